@@ -1,4 +1,4 @@
-//! The database away, connections cut, calls given up, texts that it cannot hold.
+//! Faults: the database is away, connections are cut, calls are given up, or a string cannot be stored.
 
 use super::*;
 use crate::queue::Housekeeping as _;
@@ -14,7 +14,7 @@ async fn a_call_whose_connection_is_cut_fails_and_the_next_one_works() {
     let lease = lease(&store).await;
     let first = put(&store, message("first")).await;
     let blocker = raw(&schema).await;
-    // Both are held up in their transactions.
+    // Both tasks are blocked in their transactions.
     blocker.batch("BEGIN; LOCK TABLE @outcomes, @messages IN EXCLUSIVE MODE").await.unwrap();
     let cut = async {
         let watcher = raw(&schema).await;
@@ -45,7 +45,7 @@ async fn calls_that_are_given_up_leave_no_transaction_open() {
     let lease = lease(&store).await;
     let seq = put(&store, message("a")).await;
     for n in 0..100 {
-        // Each is dropped a little later than the one before, so that it is in another statement.
+        // Each call is dropped a little later than the previous one, and so during another statement.
         let patience = Duration::from_micros(50 * n);
         let calls: [std::pin::Pin<Box<dyn Future<Output = ()> + Send>>; 5] = [
             Box::pin(async { drop(store.accept(vec![message("b")]).await) }),
@@ -106,7 +106,7 @@ async fn refuses_messages_while_the_backlog_is_full() {
     for head in heads(&store).await.iter().take(2) {
         store.freeze_one(&lease, head.seq, plan(vec![])).await.unwrap();
     }
-    // The count that found too many is valid for a moment.
+    // A count that found the backlog full stays valid for a moment.
     loop {
         match store.accept(vec![message("e")]).await {
             Err(AcceptError::Full) => tokio::time::sleep(Duration::from_millis(5)).await,
@@ -115,8 +115,8 @@ async fn refuses_messages_while_the_backlog_is_full() {
     }
 }
 
-/// A server that is demoted takes no writes any more, and what it shows is out of date: each connection is made anew, so
-/// that the one is found to which the URL leads now.
+/// A demoted server accepts no writes and serves outdated reads. So every connection is replaced, to reach the server
+/// to which the URL leads now.
 #[tokio::test]
 async fn a_server_that_becomes_read_only_is_noticed_and_left() {
     let own = Server::start("fsync=on");
@@ -164,7 +164,7 @@ async fn a_server_that_becomes_read_only_is_noticed_and_left() {
     store.close().await;
 }
 
-/// Chores that wait for a lock keep no page waiting.
+/// Chores that wait for a lock do not make pages wait.
 #[tokio::test]
 async fn people_wait_for_no_chore() {
     let schema = Schema::empty().await;
@@ -204,18 +204,18 @@ async fn once_an_answer_did_not_come_no_older_connection_is_used() {
     drop(asked);
     let next = connections.get().await.unwrap();
     assert_ne!(process(&next).await, old);
-    // Statements that go on for so long would hold up the removal of partitions in other tests.
+    // Statements that run this long would delay the removal of partitions in other tests.
     let sleeping = "
         SELECT FROM pg_stat_activity WHERE query = 'SELECT FROM pg_sleep(60)' AND state = 'active'";
     until(&next, sleeping, 0).await;
 }
 
-/// The stores' statements that wait for a lock.
+/// Selects the stores' statements that wait for a lock.
 fn waiting(schema: &Schema) -> String {
     format!("{} AND wait_event_type = 'Lock'", connections_of(schema))
 }
 
-/// A pool that would make a new connection for each one that is given up would fill a server on which something waits.
+/// A pool that replaced each given-up connection at once would use up all connections of a blocked server.
 #[tokio::test]
 async fn a_connection_that_was_given_up_keeps_its_place_until_the_server_has_answered() {
     let schema = Schema::empty().await;
@@ -241,7 +241,7 @@ async fn a_connection_that_was_given_up_keeps_its_place_until_the_server_has_ans
     connections.close().await;
 }
 
-/// As when a person reloads a page that is slow.
+/// As when a person reloads a slow page.
 #[tokio::test]
 async fn a_question_that_was_given_up_is_canceled() {
     let schema = Schema::empty().await;
@@ -262,7 +262,7 @@ async fn a_question_that_was_given_up_is_canceled() {
     store.close().await;
 }
 
-/// The server gives up first, and says why; the connections are used again.
+/// The server gives up first and reports why, and the connections are reused.
 #[tokio::test]
 async fn a_lock_that_is_held_for_long_is_named_and_makes_no_more_connections() {
     let own = Server::start("fsync=on");
@@ -303,7 +303,7 @@ async fn a_lock_that_is_held_for_long_is_named_and_makes_no_more_connections() {
     store.close().await;
 }
 
-/// Behind some proxies, connections are taken by nobody. The clock runs ahead whenever nothing happens.
+/// Behind some proxies, nothing accepts the connections. The paused clock advances whenever nothing else can run.
 #[tokio::test(start_paused = true)]
 async fn a_server_that_takes_connections_and_does_not_answer_is_given_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -315,7 +315,7 @@ async fn a_server_that_takes_connections_and_does_not_answer_is_given_up() {
     silent.accept().await.unwrap();
 }
 
-/// Another server may have been promoted, or somebody changed it.
+/// Another server may have been promoted, or the setting may have been changed.
 #[tokio::test]
 async fn a_server_that_would_lose_messages_gets_none() {
     let own = Server::start("fsync=on");
@@ -370,7 +370,7 @@ async fn an_error_of_the_server_is_shown_without_contents() {
 /// While a commit waits for a standby, it holds its locks.
 #[tokio::test]
 async fn a_lock_that_is_held_for_long_is_not_waited_for_by_more_and_more_connections() {
-    // Statements that wait for so long would hold up the removal of partitions in other tests.
+    // Statements that wait this long would delay the removal of partitions in other tests.
     let own = Server::start("fsync=on");
     let schema = Schema("held for long".to_owned());
     let mut target = Target::parse("store.url", &own.url()).unwrap();

@@ -1,4 +1,4 @@
-//! Hints from the process that accepted messages to the one that delivers them.
+//! Hints from the process that accepts messages to the process that delivers them.
 
 use std::sync::Mutex;
 
@@ -10,7 +10,7 @@ use super::*;
 use crate::queue::Work as _;
 use crate::store::postgres::hints::channel as hints_channel;
 
-/// A store that hints, over one URL, and listens at another.
+/// Opens a store that sends hints over one URL and listens at another.
 async fn open_at(schema: &Schema, url: &str, listen_url: Option<&str>) -> PostgresStore {
     let target = |url| {
         let mut target = Target::parse("store.url", url).unwrap();
@@ -44,7 +44,7 @@ async fn a_hint_wakes_the_process_that_delivers() {
     let (one, other) = (open_hinting(&schema).await, open_hinting(&schema).await);
     let watcher = raw(&schema).await;
     let lease = lease(&other).await;
-    // The one that delivers nothing does not listen.
+    // The store that delivers nothing does not listen.
     until(&watcher, &listeners(&schema), 1).await;
     let mut arrivals = other.arrivals();
     for id in ["a", "b"] {
@@ -94,7 +94,7 @@ async fn a_listener_whose_connection_is_cut_comes_back() {
     }
 }
 
-/// Hints name what others deliver, and come in bounded number.
+/// Hints name only destinations that others deliver, and their rate is bounded.
 #[tokio::test]
 async fn a_process_hints_at_nothing_that_it_delivers_itself() {
     let schema = Schema::empty().await;
@@ -146,7 +146,7 @@ async fn a_flood_of_foreign_notifications_does_no_harm() {
     assert_eq!(heads(&other).await.len(), 1);
 }
 
-/// A pooler in transaction mode passes no notifications on; a direct connection beside it hears them.
+/// A pooler in transaction mode does not forward notifications; a direct connection beside it receives them.
 #[tokio::test]
 async fn past_a_pooler_hints_arrive_by_a_direct_connection() {
     let schema = Schema::empty().await;

@@ -1,5 +1,5 @@
-//! Lists and groups read a bounded number of messages, whatever is asked, and find a message by its time whatever the
-//! clocks did.
+//! Lists and groups read a bounded number of messages, whatever the question, and find a message by its time, whatever
+//! the clocks did.
 
 use super::*;
 use crate::queue::{Filter, MessageState, Page};
@@ -104,7 +104,7 @@ async fn a_message_that_cannot_be_read_does_not_hide_the_others() {
     store.close().await;
 }
 
-/// U+0000 cannot be stored, but what holds it is found.
+/// U+0000 cannot be stored, but messages with it are found.
 #[tokio::test]
 async fn texts_with_nul_are_found() {
     let schema = Schema::empty().await;

@@ -1,4 +1,4 @@
-//! The suite over PostgreSQL, and what only PostgreSQL can get wrong.
+//! Runs the suite over PostgreSQL, and tests what only PostgreSQL can get wrong.
 
 mod faults;
 mod hints;
@@ -22,10 +22,10 @@ use crate::simulation::simulation;
 use server::{Server, server};
 
 store_suite!(Schema);
-// Each call takes longer than on SQLite, so there are fewer.
+// Each call takes longer than on SQLite, so there are fewer seeds.
 simulation!(Schema, seeds: 10, twice: 1);
 
-/// A schema of its own in the database of the tests.
+/// A separate schema in the database of the tests.
 struct Schema(String);
 
 impl Fixture for Schema {
@@ -39,7 +39,7 @@ impl Fixture for Schema {
         Arc::new(PostgresStore::open(options(&self.0)).await.unwrap())
     }
 
-    /// Closed stores leave no connection, and so no transaction. The server takes a moment to notice.
+    /// Closed stores leave no connection, and so no transaction. The server needs a moment to notice.
     fn left_behind(&self) -> Vec<String> {
         let count = connections_of(self);
         let look = move || {
@@ -72,13 +72,13 @@ fn options(schema: &str) -> PostgresOptions {
         // The cases look at single rows.
         whole_days_for: Duration::ZERO,
         installation_key: Some(INSTALLATION_KEY),
-        // And decide the time.
+        // The cases also control the time.
         time: Time::OfCallers,
         ..PostgresOptions::new(Target::parse("store.url", &server().url()).unwrap())
     }
 }
 
-/// A schema that does not exist yet, for a queue that is moved there.
+/// Returns the name of a schema that does not exist yet, as the target of a move.
 pub(in crate::store) async fn new_schema() -> String {
     Schema::empty().await.0
 }
@@ -91,7 +91,7 @@ pub(in crate::store) async fn open_in(schema: &str) -> Result<PostgresStore, Ope
     PostgresStore::open(options(schema)).await
 }
 
-/// A connection as another program would make it.
+/// Connects as another program would.
 async fn raw(schema: &Schema) -> Connection {
     let target = Target::parse("store.url", &server().url()).unwrap();
     Connector::new(target, &schema.0).connect().await.unwrap()

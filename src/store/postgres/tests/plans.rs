@@ -1,5 +1,5 @@
-//! The important statements find their rows by the index that is meant for them, in the partitions of the days asked
-//! for alone, so that their cost does not grow with the history.
+//! The important statements find their rows through the intended index, and only in the partitions of the requested
+//! days, so that their cost does not grow with the history.
 
 use super::*;
 use crate::queue::{FailureReason, Filter, MessageState, ReplayState, Selection};
@@ -12,7 +12,8 @@ use crate::store::postgres::{contents, erase, partitions, purge, records, replay
 /// Days with data.
 const DAYS: i32 = 4;
 
-/// $1 first number. So many messages that reading them all costs more than the index. Every tenth is pending; of those done, every tenth failed, and every tenth is unmatched.
+/// $1 first number. Inserts enough messages that reading them all costs more than using the index. Every tenth is
+/// pending; of the others, every tenth failed, and every tenth is unmatched.
 const FILL: [&str; 5] = [
     "INSERT INTO @messages (seq, message_hash, lane, anonymous, email, received_at, payload_bytes, class, kind, source,
                             destination, message_id, event)
@@ -36,7 +37,7 @@ struct Explained {
 }
 
 impl Explained {
-    /// The partitions that the plan reads.
+    /// Returns the partitions that the plan reads.
     fn partitions(&self) -> Vec<String> {
         let is_of_name = |c: char| !(c.is_alphanumeric() || c == '_');
         let mut days: Vec<String> = self
@@ -82,7 +83,7 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
     let bounds = |limit: i64, of: Option<Value>| {
         [Number(end), Number(first), Number(limit)].into_iter().chain(of).collect::<Vec<_>>()
     };
-    // The statements with a limit, which must not sort all that there is before it.
+    // Statements with a limit must not sort all rows first.
     let limited: Vec<(&str, &str, Vec<Value>)> = vec![
         ("of an event", candidates::OF_EVENT, bounds(51, Some(word("event 7")))),
         ("done", candidates::DONE, bounds(51, None)),
@@ -187,7 +188,7 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
     let days = [today - 1, today].map(|day| partitions::name("", day)[2..].to_owned());
     for explained in &explained {
         let Explained { name, plan } = explained;
-        // The tables that are as small as the backlog may be read whole while they are small.
+        // Tables that are as small as the backlog may be scanned while they are small.
         let scans: Vec<&String> = plan
             .iter()
             .filter(|step| step.contains("Seq Scan on") && step.contains("_2"))
@@ -207,7 +208,7 @@ const ACCEPT: &str = "
                      word, word, ARRAY[]::bytea[], ARRAY[]::bytea[])
     FROM (SELECT $2 AS hash, array_agg(NULL::bigint) AS null_of, array_agg(0) AS n, array_agg('x'::text) AS word FROM unnest($2)) u";
 
-/// On a day that has just begun, nothing is known of the rows of its partitions.
+/// On a day that has just begun, the planner has no statistics of its partitions.
 #[tokio::test]
 async fn duplicates_are_looked_up_by_their_index_before_anything_was_analyzed() {
     let schema = Schema::empty().await;

@@ -1,5 +1,5 @@
-//! The suite again, with PgBouncer in transaction mode between the stores and the server: each transaction of a
-//! connection may run on another one of the server.
+//! Runs the suite again, with PgBouncer in transaction mode between the stores and the server: each transaction of a
+//! connection may use another server connection.
 
 use tokio_postgres::SimpleQueryMessage;
 
@@ -24,8 +24,8 @@ impl Fixture for Pooled {
         Arc::new(PostgresStore::open(options).await.unwrap())
     }
 
-    /// Closed stores leave no connection to the pooler, whose own connections to the server stay. It takes a moment
-    /// to notice.
+    /// Closed stores leave no connection to the pooler, whose own connections to the server stay. The pooler needs a
+    /// moment to notice.
     fn left_behind(&self) -> Vec<String> {
         let name = self.0.0.clone();
         let look = move || {

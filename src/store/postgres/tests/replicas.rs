@@ -1,4 +1,4 @@
-//! Several processes on one database at the same time.
+//! Several processes use one database at the same time.
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicBool;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::*;
 
-/// Numbers become visible in order, and of each message one copy is kept, whatever three writers do at once.
+/// Whatever three writers do at once, numbers become visible in order, and one copy of each message is kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn three_writers_keep_order_and_find_every_duplicate() {
     const CALLS: usize = 60;
@@ -15,7 +15,7 @@ async fn three_writers_keep_order_and_find_every_duplicate() {
     let stores = [schema.open().await, schema.open().await, schema.open().await];
     let is_over = AtomicBool::new(false);
     let watch = async {
-        // Reads behind the last number that it saw, as an engine does.
+        // Reads after the last number that it saw, as an engine does.
         let (mut seen, mut last) = (Vec::new(), Seq(0));
         loop {
             let was_over = is_over.load(Ordering::Acquire);
@@ -32,7 +32,7 @@ async fn three_writers_keep_order_and_find_every_duplicate() {
         let mut new = 0;
         let mut random = fastrand::Rng::with_seed(writer as u64);
         for call in 0..CALLS {
-            // Ids that the others send, too.
+            // The other writers send the same ids.
             let ids = (0..random.usize(1..20)).map(|n| format!("m{call} {}", n / 2));
             let messages = ids.map(|id| NewMessage { lane: lane(&id), ..message(&id) }).collect();
             let accepted = stores[writer].accept(messages).await.unwrap();
@@ -59,7 +59,7 @@ async fn three_writers_keep_order_and_find_every_duplicate() {
     }
 }
 
-/// Calls for several destinations in different orders never wait for each other in a circle.
+/// Calls for several destinations in different orders never deadlock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn calls_for_several_destinations_go_on() {
     let schema = Schema::empty().await;
@@ -83,8 +83,8 @@ async fn calls_for_several_destinations_go_on() {
     }
 }
 
-/// Calls that arrive while another process has the lock share the next transaction, so that processes that take turns
-/// write no smaller groups than one alone.
+/// Calls that arrive while another process holds the lock share the next transaction, so that processes taking turns
+/// write groups as large as a single process does.
 #[tokio::test]
 async fn calls_that_arrive_behind_a_lock_share_a_transaction() {
     let schema = Schema::empty().await;
@@ -120,7 +120,7 @@ async fn calls_that_arrive_behind_a_lock_share_a_transaction() {
     assert_eq!((transactions("'a', 'b'").await, transactions("'a', 'b', 'c'").await), (1, 2));
 }
 
-/// Leases end by the clock of the database: what a process takes for the time changes nothing.
+/// Leases expire by the database's clock, whatever the clock of a process says.
 #[tokio::test]
 async fn a_lease_ends_by_the_clock_of_the_database() {
     let schema = Schema::empty().await;
@@ -135,11 +135,11 @@ async fn a_lease_ends_by_the_clock_of_the_database() {
     for now in [Timestamp::MIN, at(0), Timestamp::MAX] {
         assert_eq!(store.lease(ask("b", now, minute)).await.unwrap(), None, "{now}");
     }
-    // It is given for no time at all, so another may have it.
+    // The lease has no duration at all, so another process may take it.
     assert!(store.lease(ask("a", at(0), Duration::ZERO)).await.unwrap().is_some());
     let second = store.lease(ask("b", Timestamp::MIN, minute)).await.unwrap().unwrap();
     assert_eq!(second.token, 2);
-    // And messages get numbers of today.
+    // Messages get numbers of today, too.
     let seq = put(&store, message("a")).await;
     let now = raw(&schema).await.query_one("SELECT extract(epoch FROM now())::bigint", &[]).await;
     let now_ms = rows::get::<i64>(&now.unwrap(), 0).unwrap() * 1_000;
@@ -153,7 +153,7 @@ async fn a_lease_is_not_taken_while_a_step_is_written() {
     let (one, other) = (schema.open().await, schema.open().await);
     let lease = lease(&*one).await;
     let seq = put(&*one, message("a")).await;
-    // Holds up the step of the first process behind its look at the lease.
+    // Blocks the step of the first process after it has checked the lease.
     let blocker = raw(&schema).await;
     blocker.batch("BEGIN; LOCK TABLE @outcomes IN EXCLUSIVE MODE").await.unwrap();
     let step = one.freeze_one(&lease, seq, plan(vec![]));
@@ -175,10 +175,10 @@ async fn a_lease_is_not_taken_while_a_step_is_written() {
     assert!(record(&*other, "a").await.is_done);
 }
 
-/// A process that is stopped in the middle of a transaction holds up the others for a few seconds, not for ever.
+/// A process that is stopped in the middle of a transaction delays the others for a few seconds, not for ever.
 #[tokio::test]
 async fn a_process_that_stops_in_a_transaction_lets_go_of_its_locks() {
-    // Statements that wait for so long would hold up the removal of partitions in other tests.
+    // Statements that wait this long would delay the removal of partitions in other tests.
     let own = Server::start("fsync=on");
     let schema = Schema("stopped".to_owned());
     let target = Target::parse("store.url", &own.url()).unwrap();
@@ -189,13 +189,13 @@ async fn a_process_that_stops_in_a_transaction_lets_go_of_its_locks() {
     let seq = put(&store, message("a")).await;
     stopped.begin().await.unwrap();
     stopped.query("SELECT FROM @streams, @leases FOR UPDATE", &[]).await.unwrap();
-    // As accepting and stepping begin there.
+    // The other process can accept messages and write steps.
     assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
     store.freeze_one(&held, seq, plan(vec![])).await.unwrap();
     stopped.batch("COMMIT").await.unwrap_err();
 }
 
-/// A refused request must not hold up the holder, nor wait for it.
+/// A refused request must neither delay the holder nor wait for it.
 #[tokio::test]
 async fn a_lease_that_another_process_holds_is_refused_without_its_lock() {
     let schema = Schema::empty().await;
@@ -207,14 +207,14 @@ async fn a_lease_that_another_process_holds_is_refused_without_its_lock() {
         assert_eq!(other.lease(ask("b", at(0))).await.unwrap(), None);
     }
     blocker.batch("ROLLBACK").await.unwrap();
-    // Its end has come, but a step of the holder is being written.
+    // The lease has expired, but a step of the holder is being written.
     blocker.batch("BEGIN; SELECT FROM @leases FOR SHARE").await.unwrap();
     assert_eq!(other.lease(ask("b", at(500))).await.unwrap(), None);
     blocker.batch("ROLLBACK").await.unwrap();
     assert!(other.lease(ask("b", at(500))).await.unwrap().is_some());
 }
 
-/// Each holds the lease for which the other asks, and writes steps under its own.
+/// Each process holds the lease that the other one requests, and writes steps under its own.
 #[tokio::test]
 async fn processes_that_ask_for_leases_of_each_other_do_not_wait_for_each_other() {
     const ROUNDS: usize = 5;
@@ -247,7 +247,7 @@ async fn processes_that_ask_for_leases_of_each_other_do_not_wait_for_each_other(
         let act = async |index: usize| {
             let (name, of_other, store) = &stores[index];
             let (lease, seqs) = &held[index];
-            // In one group of steps, if both were steps.
+            // These would be in one group if both were steps.
             let (refused, frozen) = tokio::join!(
                 store.lease(ask(of_other, name)),
                 store.freeze_one(lease, seqs[round], plan(vec![])),
@@ -260,13 +260,13 @@ async fn processes_that_ask_for_leases_of_each_other_do_not_wait_for_each_other(
     for (_, _, store) in &stores {
         store.close().await;
     }
-    // A server process reports what it has seen at its end at the latest.
+    // A server process reports its statistics when it ends, at the latest.
     until(&watcher, &connections_of(&schema), 0).await;
     let text = "SELECT FROM pg_stat_database WHERE datname = current_database() AND deadlocks > 0";
     assert_eq!(watcher.query(text, &[]).await.unwrap().len(), 0, "they waited for each other");
 }
 
-/// The order of messages depends on the isolation level, which a database or a user may have another default for.
+/// The order of messages depends on the isolation level, for which a database or a user may have another default.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn the_default_isolation_level_does_not_matter() {
     const CALLS: usize = 40;

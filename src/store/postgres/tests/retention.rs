@@ -1,4 +1,5 @@
-//! Days that are past their retention go as a whole, with what has to be kept of them kept, and nobody waits for that.
+//! Days that are past their retention are dropped as a whole, except the rows that must be kept, and nobody waits for
+//! that.
 
 use jiff::Timestamp;
 
@@ -13,7 +14,7 @@ use crate::store::postgres::params::params;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Retentions of some days, and how long rows wait for their day in production.
+/// Returns options with retentions of a few days, and with the production value of `whole_days_for`.
 fn whole_days(schema: &Schema) -> PostgresOptions {
     PostgresOptions {
         duplicate_window: DAY,
@@ -29,7 +30,7 @@ async fn open_whole_days(schema: &Schema) -> PostgresStore {
     PostgresStore::open(whole_days(schema)).await.unwrap()
 }
 
-/// A moment of a day. The first one is 2023-11-14, of which the tests begin in the evening.
+/// Returns a time on a day. Day 0 is 2023-11-14, and the tests begin in its evening.
 fn on(day: u32, time: &str) -> Timestamp {
     let first: Timestamp = format!("2023-11-14T{time}Z").parse().unwrap();
     first + DAY * day
@@ -40,7 +41,7 @@ async fn until_locked_out(raw: &Connection, schema: &Schema) {
     until(raw, &format!("{} AND wait_event_type = 'Lock'", connections_of(schema)), 1).await;
 }
 
-/// Begins to detach a table's partition while a reader holds it, and dies.
+/// Begins to detach a table's partition while a reader uses it, and dies.
 async fn die_detaching(raw: &Connection, schema: &Schema, table: &str, day: &str) {
     let reader = super::raw(schema).await;
     reader.batch(&format!("BEGIN; SELECT FROM @{table}")).await.unwrap();
@@ -76,7 +77,7 @@ async fn purge(store: &dyn Store, now: Timestamp) {
     while store.purge(now).await.unwrap() > 0 {}
 }
 
-/// The days of which a table has partitions.
+/// Returns the days for which a table has partitions.
 async fn days_of(raw: &Connection, schema: &Schema, table: &str) -> Vec<String> {
     let text = "
         SELECT right(c.relname, 2) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -91,7 +92,7 @@ async fn count(raw: &Connection, table: &str) -> i64 {
     row.get(0)
 }
 
-/// What the log shows of a message's contents; `None`: there is no message.
+/// Returns what the log shows of a message's contents; `None` if there is no message.
 async fn shown(store: &dyn Store, id: &str) -> Option<Vec<String>> {
     let found = store.by_message_id(message_hash(id), id).await.unwrap();
     let deliveries = found.into_iter().next()?.deliveries.into_iter();
@@ -122,7 +123,7 @@ async fn what_was_moved_goes_like_what_was_accepted_here() {
     days_go_as_a_whole(&schema, open_whole_days(&schema).await).await;
 }
 
-/// A message that waits, and on each of two days one that was delivered and one that failed.
+/// Stores a message that waits and, on each of two days, one that was delivered and one that failed.
 async fn fill_two_days(store: &dyn Store) {
     let lease = lease(store).await;
     put_at(store, "late", on(0, "22:30:00")).await;
@@ -144,7 +145,7 @@ async fn days_go_as_a_whole(schema: &Schema, store: PostgresStore) {
     let (gone, gone_bad): (Option<Vec<String>>, _) =
         (Some(vec![String::new()]), Some(vec![String::new(), String::new()]));
 
-    // Past the retention of its messages, but not of all that the day may have had.
+    // Past the retention of the day's actual messages, but not of every message that the day could have.
     purge(&store, on(2, "23:59:59.999")).await;
     assert_eq!(days_of(&raw, schema, "payloads").await, ["14", "15"]);
     assert_eq!(shown(&store, "good 0").await, good);
@@ -159,7 +160,7 @@ async fn days_go_as_a_whole(schema: &Schema, store: PostgresStore) {
     let job = store.open(late).await.unwrap().unwrap();
     assert_eq!(job.payload, message("late").payload, "what waits keeps its contents");
 
-    // Contents that are kept go exactly when their retention ends, which counts from when the message ended.
+    // Kept contents are removed exactly when their retention ends, which counts from the end of the message.
     end(&store, &lease, late, on(3, "12:00:00"), Consequence::Delivered).await;
     purge(&store, on(5, "11:59:59.999")).await;
     assert_eq!(shown(&store, "late").await, good);
@@ -195,7 +196,7 @@ async fn days_go_as_a_whole(schema: &Schema, store: PostgresStore) {
     for table in ["days", "payloads_kept", "pending", "event_names", "tallies"] {
         assert_eq!(count(&raw, table).await, 0, "{table}");
     }
-    // The day can begin anew.
+    // The day can begin again.
     put_at(&store, "next", on(0, "23:00:00")).await;
     store.close().await;
 }
@@ -223,7 +224,7 @@ async fn what_is_kept_can_be_replayed() {
     let pending = heads(&store).await[0].seq;
     assert_eq!(store.open(pending).await.unwrap().unwrap().payload, message("bad").payload);
     assert_eq!(count(&raw, "payloads_kept").await, 0);
-    // It has the retention of its new day; of the first one, nothing is left but what its first delivery sent.
+    // The message has the retention of its new day. Only what its first delivery sent is left of the first day.
     end(&store, &lease, pending, on(3, "02:00:00"), Consequence::Delivered).await;
     purge(&store, on(11, "00:00:00")).await;
     assert_eq!(days_of(&raw, &schema, "messages").await, ["17"]);
@@ -234,14 +235,14 @@ async fn what_is_kept_can_be_replayed() {
     store.close().await;
 }
 
-/// What is kept is copied in parts; that a part had nothing to copy does not mean that the next one has not.
+/// Kept payloads are copied in parts. A part with nothing to copy may be followed by one with something.
 #[tokio::test]
 async fn what_is_erased_or_copied_meanwhile_costs_no_other_message_its_contents() {
     let schema = Schema::empty().await;
     let store = open_whole_days(&schema).await;
     let (other, raw) = (raw(&schema).await, raw(&schema).await);
     let lease = lease(&store).await;
-    // Erased while it is to be copied, since it was delivered late.
+    // Erased while it is about to be copied, since it was delivered late.
     let erased = put_at(&store, "erased", on(0, "22:30:00")).await;
     end(&store, &lease, erased, on(2, "12:00:00"), Consequence::Delivered).await;
     let failed = put_at(&store, "failed", on(0, "22:30:00")).await;
@@ -263,7 +264,7 @@ async fn what_is_erased_or_copied_meanwhile_costs_no_other_message_its_contents(
     let contents = vec!["{}".to_owned(), failure().detail];
     assert_eq!(shown(&store, "failed").await, Some(contents));
 
-    // Copied by another process, which was taken for dead.
+    // Copied by another process that was believed dead.
     let batch = (0..1_001).map(|n| {
         let received_at = on(1, "22:30:00");
         NewMessage { received_at, ..message(&format!("m{n}")) }
@@ -283,7 +284,7 @@ async fn what_is_erased_or_copied_meanwhile_costs_no_other_message_its_contents(
     store.close().await;
 }
 
-/// A transaction that took its number before midnight may commit behind it.
+/// A transaction that took its number before midnight may commit after midnight.
 #[tokio::test]
 async fn a_day_is_left_alone_until_an_hour_after_its_end() {
     let schema = Schema::empty().await;
@@ -311,7 +312,7 @@ async fn a_day_is_left_alone_until_an_hour_after_its_end() {
     store.close().await;
 }
 
-/// A process whose clock is ahead removes nothing that is not past its retention by the clock of the database.
+/// A process whose clock is ahead removes only what is past its retention by the database's clock.
 #[tokio::test]
 async fn days_go_by_the_clock_of_the_database() {
     let schema = Schema::empty().await;
@@ -334,7 +335,7 @@ async fn days_go_by_the_clock_of_the_database() {
     store.close().await;
 }
 
-/// The day of a message goes while the message is moved by a replay.
+/// A message's day is dropped while a replay moves the message.
 #[tokio::test]
 async fn a_replay_moves_a_message_whole_or_not_at_all() {
     let schema = Schema::empty().await;
@@ -343,9 +344,9 @@ async fn a_replay_moves_a_message_whole_or_not_at_all() {
     let lease = lease(&store).await;
     let seq = put_at(&store, "good", on(0, "22:30:00")).await;
     end(&store, &lease, seq, on(0, "23:00:00"), Consequence::Delivered).await;
-    // The partitions of the day to which the message would go.
+    // Makes the partitions of the day to which the message would move.
     let next = put_at(&store, "next", on(20, "00:00:00")).await;
-    // Holds up the replay when it begins to move.
+    // Blocks the replay when it begins to move.
     blocker.batch("BEGIN; LOCK TABLE @payloads IN EXCLUSIVE MODE").await.unwrap();
     let ask = ReplayAsk {
         selection: all(ReplayState::Delivered),
@@ -375,7 +376,7 @@ async fn a_replay_moves_a_message_whole_or_not_at_all() {
     purging.close().await;
 }
 
-/// A store with a message on each of two days, both delivered.
+/// Returns a store with a delivered message on each of two days.
 async fn with_two_ended_days(schema: &Schema) -> (PostgresStore, Connection, Lease) {
     let store = open_whole_days(schema).await;
     let raw = raw(schema).await;
@@ -387,12 +388,12 @@ async fn with_two_ended_days(schema: &Schema) -> (PostgresStore, Connection, Lea
     (store, raw, lease)
 }
 
-/// A process that died while it removed a partition leaves it detached, or about to be.
+/// A process that dies while it removes a partition leaves it detached or half-detached.
 #[tokio::test]
 async fn what_a_dead_process_left_of_a_partition_is_in_nobodys_way() {
     let schema = Schema::empty().await;
     let (store, raw, lease) = with_two_ended_days(&schema).await;
-    // Of the later day, which is not past its retention any more: the clock was set back.
+    // Partitions of the later day, which is no longer past its retention, because the clock was set back.
     for table in ["payloads", "outcomes"] {
         die_detaching(&raw, &schema, table, "20231115").await;
     }
@@ -410,7 +411,7 @@ async fn what_a_dead_process_left_of_a_partition_is_in_nobodys_way() {
     store.close().await;
 }
 
-/// And while nobody writes to its day, it keeps no other day from going.
+/// Even if nobody writes to its day, it does not keep other days from being dropped.
 #[tokio::test]
 async fn a_detach_that_was_given_up_keeps_no_other_day() {
     let schema = Schema::empty().await;
@@ -421,7 +422,8 @@ async fn a_detach_that_was_given_up_keeps_no_other_day() {
     store.close().await;
 }
 
-/// The server frees what was erased, also if the process that erased it ended before, and not after each deletion.
+/// The server frees what was erased, even if the process that erased it has ended, and does not do so after each
+/// deletion.
 #[tokio::test]
 async fn what_was_erased_is_vacuumed() {
     let schema = Schema::empty().await;
@@ -467,7 +469,7 @@ async fn what_was_erased_is_vacuumed() {
     store.close().await;
 }
 
-/// A reader that never ends keeps a partition from going, but nobody else waits.
+/// A reader that never ends keeps a partition from being dropped, but nobody else waits.
 #[tokio::test]
 async fn nobody_waits_for_a_partition_that_goes() {
     let schema = Schema::empty().await;
@@ -486,7 +488,7 @@ async fn nobody_waits_for_a_partition_that_goes() {
         end(&store, &lease, seq, on(1, "00:00:00"), Consequence::Delivered).await;
         assert_eq!(store.list(&Default::default(), None, 10).await.unwrap().messages.len(), 1);
     };
-    // The process that waits is stopped, and another one goes on.
+    // The waiting process is stopped, and another one continues.
     tokio::select! {
         purged = purging => panic!("it did not wait: {purged:?}"),
         () = others => {}
@@ -499,7 +501,7 @@ async fn nobody_waits_for_a_partition_that_goes() {
     store.close().await;
 }
 
-/// One process at a time removes data; the others do not hinder it.
+/// Only one process at a time removes data, and the others do not hinder it.
 #[tokio::test]
 async fn one_process_purges_at_a_time() {
     let schema = Schema::empty().await;

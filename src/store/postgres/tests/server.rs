@@ -1,4 +1,5 @@
-//! The server of the tests: started once, reached through a socket in a temporary folder, gone with the tests.
+//! The server of the tests. It is started once, is reached through a socket in a temporary folder, and ends with the
+//! tests.
 #![allow(dead_code, reason = "the unit tests and the black-box tests each use a part")]
 
 use std::ffi::OsStr;
@@ -8,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
-/// Makes a database in a temporary folder, or copies that of a primary; starts the server, and prints the folder, which
-/// has the socket too. Ends the server and deletes the folder once its standard input ends: when the tests end, however
-/// they end.
+/// Makes a database in a temporary folder, or copies that of a primary. Starts the server and prints the folder, which
+/// also has the socket. Ends the server and deletes the folder once its standard input ends, which happens when the
+/// tests end, however they end.
 const SCRIPT: &str = r#"
 set -eu
 bin=${1:-$(dirname "$(command -v initdb)")}
@@ -42,7 +43,7 @@ echo "$folder"
 cat >/dev/null
 "#;
 
-/// Starts PgBouncer in transaction mode in front of the server at a host and a port. Like [`SCRIPT`] otherwise.
+/// Starts PgBouncer in transaction mode in front of the server at a host and a port. Otherwise like [`SCRIPT`].
 const POOLER: &str = r#"
 set -eu
 PATH=$PATH:/usr/sbin
@@ -89,7 +90,7 @@ pub(super) struct Pooler {
     port: u16,
 }
 
-/// The server that the tests share.
+/// Returns the server that the tests share.
 pub(super) fn server() -> &'static Server {
     static SERVER: OnceLock<Server> = OnceLock::new();
     SERVER.get_or_init(|| Server::start("fsync=on"))
@@ -124,12 +125,12 @@ impl Server {
         self.control("reload");
     }
 
-    /// The URL of its database.
+    /// Returns the URL of its database.
     pub(super) fn url(&self) -> String {
         url(&self.folder, self.port, "postgres")
     }
 
-    /// The port at which it listens on 127.0.0.1.
+    /// Returns the port on which it listens at 127.0.0.1.
     pub(super) fn port(&self) -> u16 {
         self.port
     }
@@ -142,13 +143,13 @@ impl Server {
         assert!(control.stdout(Stdio::null()).status().unwrap().success(), "pg_ctl {arguments}");
     }
 
-    /// Its folder.
+    /// Returns its folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 }
 
-/// PgBouncer in front of the server that the tests share.
+/// Returns the PgBouncer in front of the shared server.
 pub(super) fn pooler() -> &'static Pooler {
     static POOLER: OnceLock<Pooler> = OnceLock::new();
     POOLER.get_or_init(|| Pooler::start(server()))
@@ -163,18 +164,18 @@ impl Pooler {
         Self { _script, folder, port }
     }
 
-    /// The URL of the server's database, by way of the pooler.
+    /// Returns the URL of the server's database through the pooler.
     pub(super) fn url(&self) -> String {
         url(&self.folder, self.port, "postgres")
     }
 
-    /// The URL of its console.
+    /// Returns the URL of its console.
     pub(super) fn console(&self) -> String {
         url(&self.folder, self.port, "pgbouncer")
     }
 }
 
-/// A program that runs as a user that the server accepts: it refuses to run as root.
+/// Returns a command that runs as an unprivileged user, since the server refuses to run as root.
 fn command(program: impl AsRef<OsStr>) -> Command {
     if !rustix::process::geteuid().is_root() {
         return Command::new(program);
@@ -201,18 +202,18 @@ fn start(script: &str, arguments: &[&OsStr], program: &str, package: &str) -> (C
     (child, folder.trim_end().into())
 }
 
-/// A port that was free a moment ago, and is used for nothing else than this.
+/// Returns a port that was free a moment ago and that is used for nothing else.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
-/// The URL of a database behind a socket in a folder.
+/// Returns the URL of a database behind a socket in a folder.
 fn url(folder: &Path, port: u16, database: &str) -> String {
     let host = folder.display().to_string().replace('/', "%2F");
     format!("postgres://postgres@{host}:{port}/{database}")
 }
 
-/// The folder of the server's programs: the newest of Debian's; `None`: where the search path finds them.
+/// Returns the folder of the server's programs, the newest of Debian's; `None` to use the search path.
 fn programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
     let version = |path: &PathBuf| {

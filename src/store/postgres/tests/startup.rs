@@ -1,8 +1,8 @@
-//! What a store refuses when it is opened, with advice.
+//! What opening a store refuses, and with which advice.
 
 use super::*;
 
-/// The text of the error with which a database is refused.
+/// Returns the message with which a database is refused.
 async fn refusal(url: &str, schema: &str) -> String {
     let target = Target::parse("store.url", url).unwrap();
     let options = PostgresOptions { target, ..options(schema) };

@@ -1,4 +1,4 @@
-//! Programs of two versions on one schema: what an operator has who replaces replicas one by one.
+//! Programs of two versions on one schema, as when an operator replaces replicas one by one.
 
 use std::sync::atomic::AtomicBool;
 
@@ -29,7 +29,7 @@ async fn open_as(
     PostgresStore::open(PostgresOptions { migrations, ..options(&schema.0) }).await
 }
 
-/// What the meta table says: version and `usable_from`.
+/// Returns the version and `usable_from` from the meta table.
 async fn version(schema: &Schema) -> (i32, i32) {
     let row = raw(schema).await.query_one("SELECT version, usable_from FROM @meta", &[]).await;
     let row = row.unwrap();
@@ -74,7 +74,7 @@ async fn versions_with_one_schema_between_them_share_a_queue() {
         store.ready().await.unwrap();
         assert_eq!(heads(store).await.len(), 2);
     }
-    // Either delivers what the other accepted.
+    // Each delivers what the other one accepted.
     let held = lease(&old).await;
     let planned = plan(vec![delivery("one", Ok(request(1)))]);
     (&old as &dyn Store).freeze_one(&held, second, planned).await.unwrap();

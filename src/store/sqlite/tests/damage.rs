@@ -1,5 +1,5 @@
-//! What is done to the files while the store has them open: nothing is acknowledged that another process, or this
-//! one after a crash, would not find.
+//! Damage to the files while the store has them open. Nothing is acknowledged that another process, or this one after a
+//! crash, would not find.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt as _;
@@ -16,7 +16,7 @@ fn path(folder: &TempDir, suffix: &str) -> PathBuf {
     folder.path().join(format!("queue.db{suffix}"))
 }
 
-/// The files as a crash of the machine would leave them, opened by another store.
+/// Opens another store on the files as a crash of the machine would leave them.
 async fn after_a_crash(folder: &TempDir) -> (SqliteStore, TempDir) {
     let copy = TempDir::new().unwrap();
     for suffix in ["", "-wal"] {
@@ -63,9 +63,9 @@ fn cut_log(folder: &TempDir, kept: u64) {
     log.set_len(kept).unwrap();
 }
 
-/// Empties the log. While the returned connection is open, later commits stay in the log alone: the connection reads
-/// the database itself, so SQLite moves nothing there. Otherwise the writer may move the log while it is idle, and a
-/// log that was moved can be cut without loss.
+/// Empties the log. While the returned connection is open, later commits stay in the log: the connection reads the
+/// database file, so SQLite moves nothing there. Otherwise the writer may move the log while idle, and then truncating
+/// the log loses nothing.
 fn keep_in_log(folder: &TempDir) -> Connection {
     assert!(open::empty_wal(&raw(folder)).unwrap());
     let reader = FileOptions::new(&options(folder)).open_reader().unwrap();
@@ -116,7 +116,7 @@ async fn a_log_that_is_taken_away_is_moved_into_the_database_before_anything_is_
             acknowledged.push(accept_until_one_is(&store, "after").await);
             let (crashed, _copy) = after_a_crash(&folder).await;
             assert_stored(&crashed, &acknowledged).await;
-            // Nothing had to be started again, and another process sees the same.
+            // Nothing had to be restarted, and another process sees the same messages.
             eventually_ready(&store).await;
             let other = SqliteStore::open(options(&folder)).await.unwrap();
             acknowledged.push(accept_until_one_is(&other, "other").await);
@@ -170,7 +170,7 @@ async fn two_processes_get_over_a_log_that_is_taken_away() {
 async fn a_store_that_is_not_alone_with_a_moved_log_ends() {
     let (store, folder) = fresh().await;
     put(&store, message("a")).await;
-    // Another program, which does not notice.
+    // Another program that does not notice.
     let other = raw(&folder);
     execute(&other, "SELECT 1 FROM messages");
     std::fs::remove_file(path(&folder, "-wal")).unwrap();
@@ -200,7 +200,7 @@ async fn a_log_that_is_cut_ends_the_store_before_anything_is_acknowledged() {
         assert!(telemetry_chain(&why).contains("cut"));
         store.close().await;
         drop(reader);
-        // The next one goes on with what is left.
+        // The next store continues with what is left.
         let again = SqliteStore::open(options(&folder)).await.unwrap();
         assert_eq!(again.accept(vec![message("after")]).await.unwrap(), [Accepted::New]);
     }
@@ -226,7 +226,7 @@ async fn a_log_that_is_cut_and_written_on_is_recognized() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_is_cut_during_a_commit_ends_the_store_before_the_answer() {
-    // How many bytes of the log are kept, or cut off from its end.
+    // How many bytes of the log are kept, or cut off its end.
     for (kept, cut) in [(0, 0), (32, 0), (10_000, 0), (0, 1), (0, 2_000), (0, 4_100)] {
         let (store, folder) = fresh().await;
         let _reader = keep_in_log(&folder);
@@ -241,7 +241,7 @@ async fn a_log_that_is_cut_during_a_commit_ends_the_store_before_the_answer() {
         let bytes = std::fs::metadata(path(&folder, "-wal")).unwrap().len();
         cut_log(&folder, if cut > 0 { bytes - cut } else { kept });
         drop(other);
-        // The writer has written on behind the hole.
+        // The writer has continued after the hole.
         assert_unavailable(waiting.await);
         let why = tokio::time::timeout(Duration::from_secs(30), store.ended()).await.unwrap();
         let why = telemetry_chain(&why.unwrap());
@@ -253,7 +253,7 @@ async fn a_log_that_is_cut_during_a_commit_ends_the_store_before_the_answer() {
 async fn a_log_that_was_moved_into_the_database_can_be_cut_without_loss() {
     for kept in [0, 32, 10_000] {
         let folder = TempDir::new().unwrap();
-        // So many that none are sorted in, which would write to the log.
+        // Large enough that nothing is sorted in, which would write to the log.
         let unsorted = SqliteOptions { recent_max: 1_000, ..options(&folder) };
         let store = SqliteStore::open(unsorted).await.unwrap();
         let mut acknowledged = accept_some(&store).await;
@@ -355,7 +355,7 @@ async fn damage_that_any_connection_sees_stops_acknowledging_until_all_pages_can
         let store = SqliteStore::open(options(&folder)).await.unwrap();
         let garbled = garble(&folder, table);
         assert!(look(&store).await, "{table}");
-        // Neither that message nor any other is acknowledged, although the page is not needed for all.
+        // No message is acknowledged, although not every one needs the page.
         for id in ["a", "b"] {
             assert_unavailable(store.accept(vec![message(id)]).await);
         }
@@ -372,7 +372,7 @@ async fn damage_that_any_connection_sees_stops_acknowledging_until_all_pages_can
     }
 }
 
-/// Holds the writer until its channel says otherwise.
+/// Holds the writer until its channel gets a value.
 struct Hold(std::sync::Mutex<mpsc::Receiver<()>>);
 
 impl Step for Hold {
@@ -410,7 +410,7 @@ async fn a_group_that_finds_damage_does_not_leave_the_writer_looking_stuck() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_files_are_not_opened_again_while_all_pages_are_checked() {
     let (store, _folder) = fresh().await;
-    // Stands for a check that takes long.
+    // Stands in for a slow check.
     let (go_on, held) = mpsc::channel::<()>();
     let (begun, began) = oneshot::channel();
     let lookups = store.lookups.clone();
@@ -437,7 +437,7 @@ async fn a_database_that_gets_shorter_stops_acknowledging_until_it_is_whole() {
     store.close().await;
     let whole = std::fs::read(path(&folder, "")).unwrap();
     let store = SqliteStore::open(options(&folder)).await.unwrap();
-    // From now on SQLite goes by the size in the log.
+    // From now on, SQLite uses the size in the log.
     put(&store, message("in the log")).await;
     let file = OpenOptions::new().write(true).open(path(&folder, "")).unwrap();
     // The last page, which no message needs.
@@ -447,7 +447,7 @@ async fn a_database_that_gets_shorter_stops_acknowledging_until_it_is_whole() {
     std::os::unix::fs::FileExt::write_all_at(&file, &whole, 0).unwrap();
     eventually_ready(&store).await;
     assert_eq!(store.accept(vec![message("b")]).await.unwrap(), [Accepted::New]);
-    // One that was vacuumed is whole.
+    // A vacuumed database is intact.
     fill(&store, "old", 50).await;
     while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
     execute(&raw(&folder), "VACUUM; PRAGMA wal_checkpoint(TRUNCATE)");
@@ -532,12 +532,12 @@ fn frames(folder: &TempDir) -> Vec<Vec<u8>> {
     frames.take_while(|frame| frame[8..16] == log[16..24]).map(<[u8]>::to_vec).collect()
 }
 
-/// Overwrites a frame of the log whose page a later frame has again, or none.
+/// Overwrites a frame of the log, whose page a later frame does or does not repeat.
 fn overwrite_frame(folder: &TempDir, is_superseded: bool) {
     let frames = frames(folder);
     let page = |n: usize| &frames[n][..4];
     let has_successor = |n: usize| (n + 1..frames.len()).any(|later| page(later) == page(n));
-    // Not the last one, which is looked at with each group.
+    // Not the last frame, which is checked with each group.
     let frame = (2..frames.len() - 1).find(|n| has_successor(*n) == is_superseded).unwrap();
     overwrite_log(folder, 32 + frame * FRAME_BYTES, FRAME_BYTES);
 }
@@ -594,7 +594,7 @@ async fn an_overwritten_frame_that_was_the_newest_of_its_page_is_damage_of_the_d
     overwrite_frame(&folder, false);
     accept_until_one_is_refused(&store).await;
     execute(&reader, "ROLLBACK");
-    // Once it was moved into the database, the log is empty or starts over.
+    // Once moved into the database, the log is empty or starts over.
     let began = std::time::Instant::now();
     while salts() == before {
         assert!(began.elapsed() < Duration::from_secs(30));

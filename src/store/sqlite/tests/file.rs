@@ -1,4 +1,4 @@
-//! The file: what is refused at the start, and who may read it.
+//! The file: what is refused when it is opened, and who may read it.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ async fn refuses_a_database_of_an_earlier_build_and_says_so() {
     let (store, folder) = fresh().await;
     put(&store, message("a")).await;
     store.close().await;
-    // As the build before made it.
+    // As an earlier build made it.
     execute(&raw(&folder), "ALTER TABLE messages DROP COLUMN warnings; PRAGMA user_version = 1");
     let (error, text) = refused(&folder.path().join("queue.db")).await;
     assert!(matches!(error, OpenError::Earlier { .. }), "{error:?}");
@@ -112,7 +112,7 @@ async fn says_that_a_folder_is_read_only() {
     let locked = folder.path().join("locked");
     std::fs::create_dir(&locked).unwrap();
     std::fs::set_permissions(&locked, std::fs::Permissions::from_mode(0o500)).unwrap();
-    // No user can make a file in the first. In the second, root can, and tests in containers run as root.
+    // No user can create a file in the first folder. Root can in the second, and tests in containers run as root.
     let mut folders = vec![Path::new("/sys")];
     if std::fs::write(locked.join("probe"), "").is_err() {
         folders.push(&locked);

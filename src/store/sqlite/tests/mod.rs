@@ -1,4 +1,4 @@
-//! The suite over SQLite, and what only SQLite can get wrong: the file, the group, the plans.
+//! Runs the suite over SQLite, and tests what only SQLite can get wrong: the file, the group, the plans.
 
 use std::pin::Pin;
 use std::sync::{Arc, mpsc};
@@ -35,7 +35,7 @@ struct Folder(TempDir);
 
 impl Fixture for Folder {
     async fn empty() -> Self {
-        // In memory if possible: the cases need no disk, and there are many.
+        // In memory if possible: there are many cases, and they need no disk.
         let memory = std::path::Path::new("/dev/shm");
         let folder = if memory.is_dir() { TempDir::new_in(memory) } else { TempDir::new() };
         Folder(folder.unwrap())
@@ -60,13 +60,13 @@ fn options(folder: &TempDir) -> SqliteOptions {
         failed_retention: LIMITS.failed_retention,
         records_retention: LIMITS.records_retention,
         installation_key: Some(INSTALLATION_KEY),
-        // So few that all tests see them sorted in.
+        // Few enough that all tests see messages sorted in.
         recent_max: 3,
         ..SqliteOptions::new(folder.path().join("queue.db"))
     }
 }
 
-/// A store in a data folder, for those that move its queue.
+/// Opens a store in a data folder, for tests that move its queue.
 pub(in crate::store) async fn open_in(folder: &std::path::Path) -> Result<SqliteStore, OpenError> {
     let path = folder::file_in(folder);
     let folder = TempDir::new().unwrap();
@@ -78,7 +78,7 @@ async fn fresh() -> (SqliteStore, TempDir) {
     (SqliteStore::open(options(&folder)).await.unwrap(), folder)
 }
 
-/// The database as another program would open it.
+/// Opens the database as another program would.
 fn raw(folder: &TempDir) -> Connection {
     let connection = Connection::open(folder.path().join("queue.db")).unwrap();
     connection.busy_timeout(Duration::from_secs(5)).unwrap();
@@ -98,7 +98,7 @@ async fn poll_once<T>(mut call: Pin<&mut (dyn Future<Output = T> + Send)>) -> Po
     std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await
 }
 
-/// Whether an answer says that the store does not work.
+/// A result that can say that the store is unavailable.
 trait SaysUnavailable: std::fmt::Debug {
     fn says_unavailable(&self) -> bool;
 }
@@ -145,7 +145,7 @@ async fn a_crash_neither_loses_nor_repeats_a_count() {
     store.settle(&lease, failed.clone()).await.unwrap();
     // As a crash leaves it: the first store is neither closed nor dropped.
     let again = SqliteStore::open(options(&folder)).await.unwrap();
-    // The callers that saw no answer repeat their calls.
+    // The callers without a reply repeat their calls.
     assert_eq!(again.accept(vec![message("a")]).await.unwrap(), [Accepted::Duplicate]);
     again.freeze_one(&lease, seq, planned()).await.unwrap();
     again.settle(&lease, failed).await.unwrap();
@@ -200,7 +200,7 @@ async fn works_again_after_a_failure() {
 async fn slow_lookups_keep_neither_delivery_nor_senders_nor_the_health_check_waiting() {
     let (store, _folder) = fresh().await;
     let seq = put(&store, message("a")).await;
-    // One more than there are connections for.
+    // One more than there are connections.
     let (mut lookups, mut ends) = (Vec::new(), Vec::new());
     for _ in 0..=LOOKUPS_MAX {
         let (end, ended) = mpsc::channel::<()>();
@@ -303,7 +303,7 @@ async fn a_merged_request_settles_all_its_messages() {
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
     assert!(record(&store, "a").await.is_done && record(&store, "b").await.is_done);
     assert_eq!(heads(&store).await, []);
-    // Their records go one after the other; the request goes with the last.
+    // Their records are removed one by one, and the request with the last.
     store.purge(at(0) + LIMITS.records_retention * 2).await.unwrap();
     let left: i64 = other.query_row("SELECT COUNT(*) FROM attempts", [], |row| row.get(0)).unwrap();
     assert_eq!(left, 0);
@@ -392,7 +392,8 @@ async fn every_write_shows_that_the_database_can_be_written_again() {
     assert!(is_well(&store), "purge");
 }
 
-/// The event of a restored message counts as tried since the backup, alone or merged; what is accepted afterwards does not.
+/// The event of a restored message counts as tried since the backup, whether alone or merged. Events of messages
+/// accepted afterwards do not.
 #[tokio::test]
 async fn events_that_were_restored_count_as_tried_since_their_backup() {
     let (store, folder) = fresh().await;
@@ -425,18 +426,18 @@ async fn events_that_were_restored_count_as_tried_since_their_backup() {
         frozen.requests[0].first_attempt_at.map(Timestamp::as_millisecond)
     };
     assert_eq!(first_attempt(merge(vec![(1, event())])).await, Some(1_000));
-    // Of a merged request, the event decides.
+    // In a merged request, the event decides.
     assert_eq!(first_attempt(merge(vec![(2, upsert()), (3, event())])).await, None);
     assert_eq!(first_attempt(merge(vec![(4, event())])).await, None);
     let made_at = async |seq| store.open(Seq(seq)).await.unwrap().unwrap().restored_from;
     assert_eq!(made_at(2).await.map(Timestamp::as_millisecond), Some(1_000));
     assert_eq!(made_at(3).await, None);
-    // The beginning of an attempt does not make it younger.
+    // Beginning an attempt does not change that time.
     let opened = store.open(Seq(1)).await.unwrap().unwrap();
     assert_eq!(opened.requests[0].first_attempt_at.map(Timestamp::as_millisecond), Some(1_000));
 }
 
-/// Sends orders without waiting for the answers, and faster than they can be written, until the store is closed.
+/// Sends orders faster than they can be written, without waiting for replies, until the store is closed.
 fn keep_busy(store: &Arc<SqliteStore>, folder: &TempDir) -> tokio::task::JoinHandle<()> {
     execute(
         &raw(folder),

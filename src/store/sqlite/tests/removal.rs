@@ -1,4 +1,4 @@
-//! What is purged or erased: that it goes, from the file too, and holds nothing up.
+//! Purged and erased data is gone, from the file as well, and its removal delays nothing.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn size(folder: &TempDir) -> u64 {
 
 #[tokio::test]
 async fn the_file_stops_growing_once_as_much_is_purged_as_accepted() {
-    // What may stay of a message: its record, or nothing.
+    // What may be left of a message: its record, or nothing.
     for (retention, bytes_kept) in
         [(LIMITS.delivered_retention, 1_000), (LIMITS.records_retention, 0)]
     {
@@ -25,7 +25,7 @@ async fn the_file_stops_growing_once_as_much_is_purged_as_accepted() {
             store.close().await;
         }
         assert!(sizes[0] > 400_000, "{sizes:?}");
-        // A page more or less is the shape of the trees, not growth.
+        // A few pages more or less come from the shape of the trees and are not growth.
         assert!(sizes[3] <= sizes[0] + 3 * 100 * bytes_kept + 4 * 4_096, "{sizes:?}");
     }
 }
@@ -71,14 +71,14 @@ async fn what_was_erased_is_nowhere_in_the_file() {
         store.lease(ask("a", at(0))).await.unwrap();
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // The ids of messages stay: their senders choose them, and these hold a digit behind the name.
+    // Message ids stay, since their senders choose them. The ids here have a digit after the name.
     assert!(!has("canary-u1canary-u1") && !has("canary-u1\""), "without a restart");
     assert!(has("canary-u2"));
     store.close().await;
     assert!(!has("canary-u1canary-u1"));
 }
 
-/// A person's deletion that was delivered.
+/// Delivers the deletion of a person.
 async fn delete_person(store: &SqliteStore, lease: &Lease, id: &str, person: i64) -> Seq {
     let of = |id: String| NewMessage { lane: crate::segment::LaneKey(person), ..message(&id) };
     put(store, of(format!("{id} before"))).await;
@@ -129,7 +129,7 @@ async fn an_erasure_that_fails_does_not_hold_up_the_others() {
 #[tokio::test]
 async fn a_request_that_was_taken_apart_goes_with_its_last_part_or_message() {
     use crate::queue::{FailureReason, NewMerge, NewMergedRequest};
-    // The message that is set aside names the merged request, the other one its part of it.
+    // The message that is set aside refers to the merged request, and the other one to its own part.
     for first_to_go in ["set aside", "part"] {
         let (store, folder) = fresh().await;
         let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Bounds: the queue of the writer, the backlog, the disk.
+//! Bounds: the writer's queue, the backlog, the disk.
 
 use super::*;
 
@@ -25,7 +25,7 @@ async fn refuses_more_than_fit_the_queue_of_the_writer() {
         ("more than all, after another", vec![message("15")], vec![large("16", 5_000)], true),
     ];
     for (what, waiting, next, is_busy) in cases {
-        // Locked, so that what waits goes on waiting.
+        // Locked, so that waiting calls keep waiting.
         let other = raw(&folder);
         execute(&other, "BEGIN IMMEDIATE");
         let mut first = store.accept(waiting);
@@ -45,7 +45,7 @@ async fn refuses_more_than_fit_the_queue_of_the_writer() {
         execute(&other, "ROLLBACK");
         first.await.unwrap();
         drop(other);
-        // A later order is answered after all before it, whose room is free by then.
+        // A later order is answered after all earlier ones, whose room is free by then.
         store.lease(ask("a", at(0))).await.unwrap();
         store.accept(vec![message("barrier")]).await.unwrap();
     }
@@ -128,7 +128,7 @@ async fn refuses_nothing_while_few_messages_are_pending() {
         }
     };
     tokio::join!(sender(1), sender(2), sender(3), sender(4));
-    // Duplicates are admitted too, and pend nowhere.
+    // Duplicates are admitted as well, but are never pending.
     for _ in 0..20 {
         assert_eq!(store.accept(vec![message("1-0")]).await.unwrap(), [Accepted::Duplicate]);
     }
@@ -151,7 +151,7 @@ async fn admits_no_more_than_the_backlog_from_concurrent_senders() {
     assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 20);
 }
 
-/// Has this many messages delivered; returns the ask that replays them all.
+/// Delivers this many messages; returns the ask that replays them all.
 async fn delivered(store: &SqliteStore, count: usize) -> ReplayAsk {
     let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
     for n in 0..count {
@@ -255,16 +255,16 @@ async fn recovers_from_a_full_disk_without_loss_or_restart() {
         cause = error.source();
     }
     assert!(texts.contains("make room"), "{texts}");
-    // All of a call or nothing, and what was accepted can be read.
+    // A call is accepted as a whole or not at all, and accepted messages can be read.
     assert_eq!(store.depth(DESTINATION).await.unwrap().messages, 2 * accepted);
     assert_unavailable(store.ready().await);
-    // What still fits does not show that there is room for a group like that.
+    // A message that still fits does not show that there is room for a group of that size.
     assert_eq!(store.accept(vec![message("small")]).await.unwrap(), [Accepted::New]);
     for _ in 0..5 {
         assert_unavailable(store.ready().await);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Contents past their time make room.
+    // Contents past their retention make room.
     while store.purge(at(100) + LIMITS.delivered_retention).await.unwrap() > 0 {}
     assert_eq!(store.accept(vec![large("later")]).await.unwrap(), [Accepted::New]);
     eventually_ready(&store).await;
@@ -273,7 +273,7 @@ async fn recovers_from_a_full_disk_without_loss_or_restart() {
 #[tokio::test]
 async fn contents_of_delivered_messages_make_room_on_a_full_disk() {
     let folder = TempDir::new().unwrap();
-    // No disk has as much.
+    // No disk has this much space.
     let options = SqliteOptions { free_bytes_min: Some(u64::MAX), ..options(&folder) };
     let store = SqliteStore::open(options).await.unwrap();
     assert_ne!(store.free_space(), FreeSpace::Ample);
@@ -295,7 +295,7 @@ async fn contents_of_delivered_messages_make_room_on_a_full_disk() {
     while contents().contains("delivered") {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    // Others keep theirs: nothing else could deliver or replay them.
+    // Other messages keep their contents: otherwise they could not be delivered or replayed.
     assert_eq!(contents(), "failed,pending");
     assert!(store.open(pending).await.unwrap().is_some());
     store.close().await;

@@ -16,7 +16,7 @@ fn number(connection: &Connection, query: &str) -> i64 {
     connection.query_row(query, [], |row| row.get(0)).unwrap()
 }
 
-/// Everything in a schema, as it was made.
+/// Returns everything in a schema, as it was made.
 fn schema(connection: &Connection) -> Vec<(String, Option<String>)> {
     let mut all = connection.prepare("SELECT name, sql FROM sqlite_schema ORDER BY name").unwrap();
     let read = all.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
@@ -30,11 +30,11 @@ async fn a_file_of_an_earlier_release_is_migrated_once_and_keeps_what_waits() {
     let migrated = open_as(&folder, NEXT).unwrap();
     assert_eq!(number(&migrated, "PRAGMA user_version"), i64::from(open::SCHEMA_VERSION) + 1);
     assert_eq!(number(&migrated, "SELECT COUNT(*) FROM messages JOIN payloads USING (seq)"), 1);
-    // It is what a new one would be.
+    // The migrated schema equals a new one.
     let other = TempDir::new().unwrap();
     assert_eq!(schema(&migrated), schema(&open_as(&other, NEXT).unwrap()));
     drop((migrated, open_as(&folder, NEXT).unwrap()));
-    // A program of the release before neither goes on with it nor opens it again.
+    // A program of the previous release neither continues to use the file nor opens it again.
     assert_unavailable(store.ready().await);
     store.accept(vec![message("b")]).await.unwrap_err();
     store.close().await;

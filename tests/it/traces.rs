@@ -285,7 +285,7 @@ async fn a_sampler_by_ids_takes_a_delivery_with_its_call_or_not_at_all() {
 async fn a_collector_that_is_down_costs_a_warning_and_nothing_else() {
     let loops = ScriptedLoops::willing().await;
     let setup = Setup::with_loops(&loops.base_url)
-        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://somebody:hidden@127.0.0.1:9")
         .env("OTEL_BSP_SCHEDULE_DELAY", "20");
     let mut service = setup.start();
     for n in 0..20 {
@@ -296,10 +296,13 @@ async fn a_collector_that_is_down_costs_a_warning_and_nothing_else() {
     let is_warning = |line: &Value| {
         line["message"].as_str().is_some_and(|text| text.starts_with("traces cannot be exported"))
     };
-    assert_eq!(service.logged(is_warning).await["level"], "WARN");
+    let warning = service.logged(is_warning).await;
+    assert_eq!(warning["level"], "WARN");
+    assert_eq!(warning["endpoint"], "127.0.0.1:9/v1/traces");
     assert_eq!(service.stop().await, Some(0));
     let log = service.log();
     assert_eq!(log.iter().filter(|line| is_warning(line)).count(), 1);
+    assert!(!log.iter().any(|line| line.to_string().contains("hidden")), "{log:?}");
     assert_eq!(log.iter().filter(|line| line["level"] == "ERROR").count(), 0, "{log:?}");
 }
 

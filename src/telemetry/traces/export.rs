@@ -51,12 +51,12 @@ pub(super) struct Recorded {
 
 /// Starts the thread that exports; `None` if that does not work.
 pub(super) fn start(endpoint: &str, sampling: Sampling) -> Option<Exporting> {
-    let url = endpoint.to_owned();
-    // The HTTP client has a runtime of its own, and may neither be made nor dropped within another one.
-    let started = thread::spawn(move || provider(&url, sampling)).join();
     // The address may hold a user name and a password.
     let shown = endpoint.split(['?', '#']).next().unwrap_or_default();
     let shown = shown.rsplit('@').next().unwrap_or_default();
+    let (url, of_log) = (endpoint.to_owned(), shown.to_owned());
+    // The HTTP client has a runtime of its own, and may neither be made nor dropped within another one.
+    let started = thread::spawn(move || provider(url, of_log, sampling)).join();
     match started {
         Ok(Ok(provider)) => {
             let scope = InstrumentationScope::builder(SERVICE_NAME)
@@ -79,13 +79,18 @@ pub(super) fn start(endpoint: &str, sampling: Sampling) -> Option<Exporting> {
     }
 }
 
-fn provider(endpoint: &str, sampling: Sampling) -> Result<SdkTracerProvider, ExporterBuildError> {
+/// `shown` is the endpoint as it may stand in the log.
+fn provider(
+    endpoint: String,
+    shown: String,
+    sampling: Sampling,
+) -> Result<SdkTracerProvider, ExporterBuildError> {
     let exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
         .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(endpoint)
+        .with_endpoint(&endpoint)
         .build()?;
-    let watched = Watched { exporter, warned: Mutex::default() };
+    let watched = Watched { exporter, endpoint, shown, warned: Mutex::default() };
     let provider = SdkTracerProvider::builder()
         .with_batch_exporter(watched)
         .with_resource(resource())
@@ -150,6 +155,9 @@ impl ShouldSample for Linking {
 /// An exporter whose failures are in the log, now and then.
 struct Watched<E> {
     exporter: E,
+    endpoint: String,
+    /// The endpoint as it may stand in the log.
+    shown: String,
     warned: Mutex<Option<Instant>>,
 }
 
@@ -167,7 +175,11 @@ impl<E: SpanExporter> SpanExporter for Watched<E> {
             let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
             if warned.is_none_or(|at| at.elapsed() >= WARN_EVERY) {
                 *warned = Some(Instant::now());
-                warn!(spans, %error, "traces cannot be exported: these spans are lost");
+                let error = error.to_string().replace(&self.endpoint, &self.shown);
+                warn!(
+                    endpoint = self.shown,
+                    spans, error, "traces cannot be exported: these spans are lost"
+                );
             }
         }
         exported

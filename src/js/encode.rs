@@ -37,14 +37,16 @@ impl Value {
     }
 
     /// Returns the JSON that `JSON.stringify(value, null, indent)` writes, with `indent` at the start of each
-    /// line, once for each level.
-    pub fn to_indented_json(&self, indent: &str) -> String {
-        if indent.is_empty() {
-            return self.to_json();
-        }
+    /// line, once for each level; `None` if that takes more than `bytes_max`, since the indent of a deep value may be a
+    /// thousand times as long as the value.
+    pub fn to_indented_json(&self, indent: &str, bytes_max: usize) -> Option<String> {
         let mut out = String::new();
-        write_indented(&mut out, self, indent, "\n");
-        out
+        if indent.is_empty() {
+            out = self.to_json();
+        } else {
+            write_indented(&mut out, self, indent, "\n", bytes_max);
+        }
+        (out.len() <= bytes_max).then_some(out)
     }
 }
 
@@ -100,26 +102,32 @@ fn write_entries<'v>(
     out.push('}');
 }
 
-/// `newline` is the end of a line and the indent of this level.
-fn write_indented(out: &mut String, value: &Value, indent: &str, newline: &str) {
+/// `newline` is the end of a line and the indent of this level. Stops once `out` is longer than `bytes_max`.
+fn write_indented(out: &mut String, value: &Value, indent: &str, newline: &str, bytes_max: usize) {
     let inner = format!("{newline}{indent}");
     match value {
         Value::Array(items) if !items.is_empty() => {
             for (index, item) in items.iter().enumerate() {
+                if out.len() > bytes_max {
+                    return;
+                }
                 out.push(if index == 0 { '[' } else { ',' });
                 out.push_str(&inner);
-                write_indented(out, item, indent, &inner);
+                write_indented(out, item, indent, &inner, bytes_max);
             }
             out.push_str(newline);
             out.push(']');
         }
         Value::Object(object) if !object.is_empty() => {
             for (index, (key, item)) in object.iter().enumerate() {
+                if out.len() > bytes_max {
+                    return;
+                }
                 out.push(if index == 0 { '{' } else { ',' });
                 out.push_str(&inner);
                 write_string(out, key);
                 out.push_str(": ");
-                write_indented(out, item, indent, &inner);
+                write_indented(out, item, indent, &inner, bytes_max);
             }
             out.push_str(newline);
             out.push('}');
@@ -180,9 +188,12 @@ mod tests {
     fn an_indent_puts_each_entry_on_a_line_of_its_own() {
         let value = decode(br#"{"b":[1,[],{"c":null}],"1":{}}"#).unwrap();
         assert_eq!(
-            value.to_indented_json(" "),
+            value.to_indented_json(" ", 100).unwrap(),
             "{\n \"1\": {},\n \"b\": [\n  1,\n  [],\n  {\n   \"c\": null\n  }\n ]\n}"
         );
-        assert_eq!(value.to_indented_json(""), value.to_json());
+        assert_eq!(value.to_indented_json("", 100), Some(value.to_json()));
+        let length = value.to_indented_json(" ", 100).unwrap().len();
+        assert!(value.to_indented_json(" ", length).is_some());
+        assert_eq!(value.to_indented_json(" ", length - 1), None);
     }
 }

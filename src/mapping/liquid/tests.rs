@@ -43,6 +43,22 @@ fn every_filter_of_liquidjs_is_there_or_disabled() {
     assert_eq!(filters::names().count() + filters::DISABLED.len(), 88);
 }
 
+#[test]
+fn small_inputs_whose_output_is_large_are_refused_before_it_is_made() {
+    // Half a million short lines, each with an indent of 5 KB.
+    let deep =
+        format!(r#"{{"a":{}{}0{}}}"#, "[".repeat(500), "1,".repeat(500_000), "]".repeat(500));
+    let too_large = |text: &str, message: &str| {
+        let error = render(text, message).unwrap_err();
+        assert!(error.starts_with("memory alloc limit exceeded"), "{error}");
+    };
+    too_large("{{ a | json: 10 }}", &deep);
+    // Wider than what the formatter of the standard library can pad to.
+    let wide = render("{{ 0 | date: '%70000N' }}", "{}").unwrap();
+    assert_eq!(wide, "0".repeat(70_000));
+    too_large("{{ 0 | date: '%2000000N' }}", "{}");
+}
+
 /// Where we differ from LiquidJS, and why.
 #[test]
 fn differs_from_liquidjs_where_it_must() {

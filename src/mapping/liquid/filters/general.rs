@@ -1,6 +1,6 @@
 //! Filters of any value.
 
-use super::super::budget::{Budget, RenderError};
+use super::super::budget::{Budget, RenderError, VALUE_BYTES_MAX};
 use super::super::val::Val;
 use super::args::{Named, arg};
 use crate::js::{Value, clamp_index};
@@ -58,5 +58,6 @@ fn json(value: Val, args: &[Val], _: &mut Budget) -> Result<Val, RenderError> {
         Val::Is(Value::String(text)) => text.chars().take(INDENT_MAX).collect(),
         _ => String::new(),
     };
-    Ok(Val::from(value.to_indented_json(&indent)))
+    let json = value.to_indented_json(&indent, VALUE_BYTES_MAX);
+    json.map(Val::from).ok_or_else(RenderError::too_large)
 }

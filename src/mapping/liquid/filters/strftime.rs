@@ -148,7 +148,8 @@ pub(super) fn ordinal(day: i8) -> &'static str {
 fn fraction(millisecond: i16, width: usize, budget: &mut Budget) -> Result<String, RenderError> {
     budget.spend(width)?;
     let digits = format!("{millisecond:03}");
-    Ok(format!("{:0<width$}", &digits[..width.min(3)]))
+    let zeros = "0".repeat(width.saturating_sub(digits.len()));
+    Ok(format!("{digits:.width$}{zeros}", width = width.min(digits.len())))
 }
 
 /// Returns the seconds since 1970 by the local time (as LiquidJS does, although they should be by UTC).

@@ -2,7 +2,9 @@
 
 use jiff::Timestamp;
 
-use super::{FailureReason, MessageRecord, Seq};
+use super::failure::FailureReason;
+use super::message::{MessageRecord, MessageState};
+use super::order::Seq;
 use crate::segment::{MessageType, PersonDigest};
 
 /// The most names of events that are kept apart for one source.
@@ -52,48 +54,6 @@ pub struct Filter {
     pub from: Option<Timestamp>,
     /// Received before this time.
     pub to: Option<Timestamp>,
-}
-
-/// The state of a message.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum MessageState {
-    /// It is not planned yet, or one of its deliveries has not ended.
-    Pending,
-    /// Loops accepted all its deliveries.
-    Delivered,
-    /// It is done, none of its deliveries failed, and one was not sent since its destination was in shadow mode.
-    Shadowed,
-    /// It is done, and one of its deliveries failed.
-    Failed,
-    /// No subscription took it.
-    Unmatched,
-}
-
-impl MessageState {
-    /// All of them.
-    pub const ALL: [MessageState; 5] = [
-        MessageState::Pending,
-        MessageState::Delivered,
-        MessageState::Shadowed,
-        MessageState::Failed,
-        MessageState::Unmatched,
-    ];
-
-    /// As it is written and shown.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            MessageState::Pending => "pending",
-            MessageState::Delivered => "delivered",
-            MessageState::Shadowed => "shadowed",
-            MessageState::Failed => "failed",
-            MessageState::Unmatched => "unmatched",
-        }
-    }
-
-    /// Reads [`MessageState::as_str`].
-    pub fn parse(text: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|state| state.as_str() == text)
-    }
 }
 
 /// A part of a list.

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{ReplayAsk, Unavailable};
+use super::error::Unavailable;
+use super::replay::ReplayAsk;
 
 /// Records what people do, and lists it.
 #[async_trait]

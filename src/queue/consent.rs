@@ -3,7 +3,7 @@
 
 use jiff::Timestamp;
 
-use super::{FeedbackRecord, OriginKind};
+use super::feedback::{FeedbackRecord, OriginKind};
 use crate::segment::PersonDigest;
 
 /// A contact that left.

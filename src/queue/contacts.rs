@@ -8,7 +8,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::{OptIn, RequestId};
+use super::consent::OptIn;
+use super::order::RequestId;
 use crate::segment::{LaneKey, PersonDigest, PropertyName, PropertyValue};
 
 /// How long a contact is remembered after the last request for it.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::Unavailable;
+use super::error::Unavailable;
 use crate::segment::PersonDigest;
 
 /// How long a webhook is tried to be handed on.

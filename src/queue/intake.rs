@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Class, NewMessage};
+use super::message::NewMessage;
+use super::order::Class;
 use crate::js::decode::DecodeError;
 use crate::js::{Object, Value};
 use crate::segment::batch::merge_envelope;

@@ -32,21 +32,32 @@
 //!   them afterwards.
 
 mod ask;
+mod attempt;
 mod audit;
 mod catalogue;
 mod consent;
 pub(crate) mod contacts;
+mod delivery;
+mod error;
+mod failure;
 mod feedback;
 pub mod intake;
+mod lease;
+mod message;
 mod new_contacts;
+mod order;
+mod pending;
+mod plan;
 mod receipts;
-mod records;
 mod replay;
+mod request;
+mod settlement;
 mod status;
 #[cfg(test)]
 pub(crate) mod suite;
 
 pub use ask::*;
+pub use attempt::*;
 pub use audit::*;
 pub use catalogue::StoredCatalogue;
 pub(crate) use consent::ConsentReport;
@@ -55,11 +66,20 @@ pub use contacts::{
     CONFLICT_DAYS, CONFLICTS_MAX, CONTACTS_KEPT, ConflictKind, Contact, ContactChange,
     ContactClaim, IdentityConflict, KnownProperty, Learned, PROPERTIES_MAX,
 };
+pub use delivery::*;
+pub use error::*;
+pub use failure::*;
 pub use feedback::*;
+pub use lease::*;
+pub use message::*;
 pub use new_contacts::*;
+pub use order::*;
+pub use pending::*;
+pub use plan::*;
 pub use receipts::*;
-pub use records::*;
 pub use replay::*;
+pub use request::*;
+pub use settlement::*;
 pub use status::*;
 
 use std::time::Duration;
@@ -70,48 +90,6 @@ use tokio::sync::watch;
 
 use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::telemetry::TraceContext;
-
-/// The store cannot be read or written (full disk, lost database): try again later.
-#[derive(Debug, thiserror::Error)]
-#[error("the store is unavailable")]
-pub struct Unavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
-
-/// Why messages were not accepted, by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum AcceptError {
-    /// Too much is waiting to be written: the sender must retry later.
-    #[error("the queue cannot take more messages at the moment")]
-    Busy,
-    /// Too many messages, or too many bytes, are waiting to be delivered: the sender must retry much later.
-    #[error(
-        "the backlog of messages is full: find out what delays their delivery, or raise store.backlog_messages_max and store.backlog_bytes_max"
-    )]
-    Full,
-    /// The disk has little free space, which is kept for messages that matter more: the sender must retry much
-    /// later.
-    #[error(
-        "the disk has little free space: make room, or lower store.free_bytes_min, the reserve for other messages"
-    )]
-    Reserved,
-    /// Nothing can be stored at the moment.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-}
-
-/// Why a step of the delivery failed, by what the caller can do about it.
-#[derive(Debug, thiserror::Error)]
-pub enum WorkError {
-    /// Another process holds the lease: stop delivering for this destination.
-    #[error("the lease was lost to another process")]
-    Fenced,
-    /// The store is unavailable: retry later.
-    #[error(transparent)]
-    Unavailable(#[from] Unavailable),
-    /// The records of this message contradict each other, or this release cannot read them: a retry would
-    /// fail in the same way, so the message must be set aside.
-    #[error("the records of the message are broken")]
-    Broken(#[source] Box<dyn std::error::Error + Send + Sync>),
-}
 
 /// Everything a store does: the one seam between the service and an engine that stores.
 ///

@@ -8,7 +8,8 @@
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Seq, Unavailable};
+use super::error::Unavailable;
+use super::order::Seq;
 use crate::segment::{LaneKey, PersonDigest};
 
 /// A contact that Loops has, or may have.

@@ -6,8 +6,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 
+use super::error::Unavailable;
 use super::intake::Intake;
-use super::{NewMessage, RequestId, Unavailable};
+use super::message::NewMessage;
+use super::order::RequestId;
 use crate::js::{Object, Value};
 use crate::segment::{Digests, MessageHash, PersonDigest, PersonIdKind};
 

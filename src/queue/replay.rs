@@ -9,7 +9,11 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::{DeliveryState, FailureReason, Filter, Seq, Unavailable};
+use super::ask::Filter;
+use super::delivery::DeliveryState;
+use super::error::Unavailable;
+use super::failure::FailureReason;
+use super::order::Seq;
 use crate::segment::{Digests, LaneKey, MessageType};
 
 /// The most message ids that one replay may name.

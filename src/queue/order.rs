@@ -1,0 +1,70 @@
+//! The numbers of messages and requests, and how urgent a message is.
+
+use crate::segment::MessageType;
+
+/// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Seq(pub i64);
+
+/// The number of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub i64);
+
+/// How urgent a message is: messages that a person waits for go before bulk loads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Messages that may trigger a mail: tracks, pages, screens and the like.
+    Event,
+    /// Live traffic that only changes a contact.
+    Live,
+    /// `/v1/import` and the `import` command.
+    Bulk,
+}
+
+impl Class {
+    /// How many there are.
+    pub const COUNT: usize = 3;
+
+    /// All of them, the most urgent first.
+    pub const ALL: [Class; Self::COUNT] = [Class::Event, Class::Live, Class::Bulk];
+
+    /// The class of a live message of this kind.
+    pub fn of_live(kind: MessageType) -> Self {
+        match kind {
+            MessageType::Identify | MessageType::Delete => Class::Live,
+            MessageType::Track
+            | MessageType::Page
+            | MessageType::Screen
+            | MessageType::Group
+            | MessageType::Alias => Class::Event,
+        }
+    }
+
+    /// Its name, for programs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Class::Event => "event",
+            Class::Live => "live",
+            Class::Bulk => "bulk",
+        }
+    }
+
+    /// Its index in [`Class::ALL`].
+    pub fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The code that is stored.
+    pub fn code(self) -> i64 {
+        self as i64
+    }
+
+    /// Reads [`Class::code`]; unknown codes of later releases count as bulk.
+    pub fn from_code(code: i64) -> Self {
+        match code {
+            0 => Class::Event,
+            1 => Class::Live,
+            _ => Class::Bulk,
+        }
+    }
+}

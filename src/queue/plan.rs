@@ -1,0 +1,111 @@
+//! The plans of messages, and what is frozen of them.
+
+use jiff::Timestamp;
+
+use super::contacts::ContactClaim;
+use super::delivery::{NewDelivery, NewOutcome};
+use super::failure::NotNeededReason;
+use super::new_contacts::{ContactCap, Hold};
+use super::order::Seq;
+use super::request::{FrozenRequest, NewRequest};
+use crate::action::{Unmatched, UnmatchedReason};
+
+/// The plan of a message.
+#[derive(Debug, Clone)]
+pub struct NewPlan {
+    /// The current time.
+    pub now: Timestamp,
+    /// One for each subscription that took the message.
+    pub deliveries: Vec<NewDelivery>,
+    /// Why no subscription took it; only if there are no deliveries.
+    pub unmatched: Option<Unmatched>,
+}
+
+/// Neighbours of a lane that were planned together.
+#[derive(Debug, Clone)]
+pub struct NewMerge {
+    /// The messages, in order; each delivery has the request that would carry it alone.
+    pub plans: Vec<(Seq, NewPlan)>,
+    /// Requests that carry several of these deliveries.
+    pub merged: Vec<NewMergedRequest>,
+    /// The contacts that these requests are about to change.
+    pub claims: Vec<ContactClaim>,
+    /// Whether the requests are only shadowed, so that the first one is not about to be sent.
+    pub is_shadow: bool,
+    /// How many contacts these requests may create; `None`: any number.
+    pub cap: Option<ContactCap>,
+}
+
+impl NewMerge {
+    /// Counts the requests.
+    pub fn economy(&self) -> Economy {
+        let mut economy = Economy::default();
+        for (index, (_, plan)) in self.plans.iter().enumerate() {
+            for (position, delivery) in plan.deliveries.iter().enumerate() {
+                let is_merged =
+                    self.merged.iter().any(|merged| merged.carries.contains(&(index, position)));
+                match &delivery.outcome {
+                    NewOutcome::Request(_) if is_merged => economy.merged += 1,
+                    NewOutcome::Request(request) => {
+                        economy.requests += 1;
+                        economy.redundant += u64::from(request.is_redundant);
+                    }
+                    NewOutcome::NotNeeded(why) => {
+                        economy.unchanged += u64::from(why.reason == NotNeededReason::Unchanged);
+                    }
+                    NewOutcome::Failed(_) => {}
+                }
+            }
+        }
+        for merged in &self.merged {
+            economy.merged = economy.merged.saturating_sub(1);
+            economy.requests += 1;
+            economy.redundant += u64::from(merged.request.is_redundant);
+        }
+        economy
+    }
+}
+
+/// A request that carries several deliveries.
+#[derive(Debug, Clone)]
+pub struct NewMergedRequest {
+    /// The request.
+    pub request: NewRequest,
+    /// The deliveries: index of the plan, and index of the delivery in it.
+    pub carries: Vec<(usize, usize)>,
+}
+
+/// How many requests plans make, and how many they would have made in vain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Economy {
+    /// Requests that are sent, each counted once.
+    pub requests: u64,
+    /// Those that were not needed since others carry their deliveries.
+    pub merged: u64,
+    /// Those that were not needed since they would change nothing.
+    pub unchanged: u64,
+    /// Those among `requests` that change nothing.
+    pub redundant: u64,
+}
+
+impl Economy {
+    /// The saved ones with the word by which each kind is counted.
+    pub fn saved(self) -> [(&'static str, u64); 3] {
+        [
+            ("merged", self.merged),
+            (NotNeededReason::Unchanged.as_str(), self.unchanged),
+            ("unchanged_would", self.redundant),
+        ]
+    }
+}
+
+/// A message whose plan is on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Frozen {
+    /// Its pending requests, in the order of its deliveries.
+    pub requests: Vec<FrozenRequest>,
+    /// Why it ended as unmatched, if this plan ended it so.
+    pub unmatched: Option<UnmatchedReason>,
+    /// The message is held, and not planned; `None`: its plan is on disk.
+    pub hold: Option<Hold>,
+}

@@ -1,0 +1,78 @@
+//! Requests: as they are frozen, and as they are looked up.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::attempt::Attempt;
+use super::order::{RequestId, Seq};
+use crate::action::Endpoint;
+
+/// A request to freeze.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewRequest {
+    /// Where it goes.
+    pub endpoint: Endpoint,
+    /// JSON body.
+    pub body: Bytes,
+    /// `Idempotency-Key`, on events.
+    pub idempotency_key: Option<String>,
+    /// When it expires.
+    pub expires_at: Option<Timestamp>,
+    /// Whether Loops accepted all its values before, so that it would not be sent with `skip_unchanged = "on"`.
+    /// Counted, and not stored.
+    pub is_redundant: bool,
+}
+
+/// A request exactly as every attempt must send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FrozenRequest {
+    /// Its number.
+    pub id: RequestId,
+    /// Where it goes.
+    pub endpoint: Endpoint,
+    /// JSON body.
+    pub body: Bytes,
+    /// `Idempotency-Key`, on events.
+    pub idempotency_key: Option<String>,
+    /// How many attempts are recorded.
+    pub attempts: u32,
+    /// When the first attempt that may have reached Loops began. For an event this is written before the attempt, so
+    /// that it also holds if the process ends before the outcome is recorded.
+    pub first_attempt_at: Option<Timestamp>,
+    /// When the next attempt is due; `None`: at once.
+    pub next_attempt_at: Option<Timestamp>,
+    /// Whether it carries several deliveries.
+    pub is_merged: bool,
+    /// When it expires, by `max_age_s` of its subscription.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// A request without its body.
+#[derive(Debug, Clone)]
+pub struct RequestRecord {
+    /// Its number.
+    pub id: RequestId,
+    /// Where it goes; `None` if this release does not know it.
+    pub endpoint: Option<Endpoint>,
+    /// `Idempotency-Key`, on events.
+    pub idempotency_key: Option<String>,
+    /// When the next attempt is due, while it waits for one.
+    pub next_attempt_at: Option<Timestamp>,
+    /// All attempts, first to last.
+    pub attempts: Vec<Attempt>,
+}
+
+/// The most messages of one request that are named.
+pub const CARRIED_MAX: usize = 100;
+
+/// What a request carries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestContents {
+    /// Its number.
+    pub id: RequestId,
+    /// JSON body; `None`: it is no longer kept.
+    pub body: Option<Bytes>,
+    /// The messages whose deliveries it carries, in order, at most [`CARRIED_MAX`]. Some may have another number by now,
+    /// or be gone.
+    pub seqs: Vec<Seq>,
+}

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{Call, Client, Reply};
+use super::client::{Client, Reply};
 use super::contact::ReadError;
 use super::pacer::Slot;
+use super::transport::Call;
 
 /// The types of contact properties, by Loops' contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

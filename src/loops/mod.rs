@@ -8,6 +8,7 @@ mod answer;
 mod catalogue;
 mod client;
 mod contact;
+mod options;
 mod pacer;
 mod request;
 mod transport;
@@ -15,10 +16,12 @@ mod webhook;
 
 pub use answer::{Answer, CallError, RateHeaders};
 pub use catalogue::{ContactProperty, MailingList, PropertyType};
-pub use client::{Call, Client, ClientError, ClientOptions, Reply};
+pub use client::{Client, Reply};
 pub use contact::{FindBy, ReadError};
+pub use options::{ClientError, ClientOptions};
 pub use pacer::{Pacer, Slot};
 pub use request::Request;
+pub use transport::Call;
 #[cfg(test)]
 pub(crate) use transport::{RawAnswer, Transport};
 pub use webhook::{SentWebhook, WebhookClient};

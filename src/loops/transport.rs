@@ -3,14 +3,28 @@
 use std::error::Error as _;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{Method, RequestBuilder, redirect};
 
 use super::answer::CallError;
-use super::client::{Call, ClientError, ClientOptions};
+use super::options::{ClientError, ClientOptions};
 
 /// The `User-Agent` of every request.
 pub(super) const USER_AGENT: &str = concat!("segment-loops/", env!("CARGO_PKG_VERSION"));
+
+/// A call, exactly as it was frozen.
+#[derive(Debug, Clone, Copy)]
+pub struct Call<'a> {
+    /// HTTP method.
+    pub method: &'a str,
+    /// Path below the base URL.
+    pub path: &'a str,
+    /// JSON body; `None` for GET.
+    pub body: Option<&'a Bytes>,
+    /// `Idempotency-Key`.
+    pub idempotency_key: Option<&'a str>,
+}
 
 /// An HTTP response as it was read.
 #[derive(Debug)]

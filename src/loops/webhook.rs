@@ -8,7 +8,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect;
 
 use super::answer::CallError;
-use super::client::ClientError;
+use super::options::ClientError;
 use super::transport::{USER_AGENT, call_error};
 use crate::secret::Secret;
 

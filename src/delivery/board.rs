@@ -8,7 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::key_watch::Obstacle;
+use super::obstacle::Obstacle;
 use crate::destination::Destination;
 use crate::loops::Pacer;
 use crate::queue::{Class, Depth, DestinationStatus, PauseReason, PauseStatus};

@@ -6,9 +6,9 @@
 //! stays in force.
 //!
 //! A catalogue may be older than a property that was created a minute ago. So before anything is left out, changed or
-//! failed because of it, a step asks that the properties are read again, and waits ([`Wishes::trust`]).
+//! failed because of it, a step asks that the properties are read again, and waits ([`Wishes::trust`](super::wishes::Wishes::trust)).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use tracing::{error, info, warn};
 
 use super::lease::HeldLease;
 use super::stepper::Stepper;
+use super::wishes::Purpose;
 use crate::destination::{Catalogue, CatalogueRecord, ContactProperty};
 use crate::loops::{ReadError, Slot};
 use crate::queue::{AuditAction, AuditEntry, StoredCatalogue, WorkError};
@@ -30,95 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The shortest wait after a failure; it doubles with each further one, up to the time between two readings.
 const RETRY_WAIT_MIN: Duration = Duration::from_secs(60);
 
-/// How long the result of reading the properties for a step counts for others.
-const CHECKED_FOR: Duration = Duration::from_secs(60);
-
 /// The most pages of event names that are read, of fifty names each. A list that goes on is incomplete.
 const EVENT_PAGES_MAX: u32 = 40;
-
-/// Whether the catalogue may be acted on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// The properties were read within the last minute for this purpose.
-    Fresh,
-    /// They could not be read: what the catalogue says may be out of date.
-    Doubtful,
-    /// They are being read: ask again soon.
-    Soon,
-}
-
-/// What steps want of the catalogue.
-#[derive(Debug, Default)]
-pub(super) struct Wishes(Mutex<Wished>);
-
-#[derive(Debug, Default)]
-struct Wished {
-    /// Whether the properties are to be read now.
-    check: bool,
-    /// A property that is to be created.
-    create: Option<ContactProperty>,
-    /// When the properties were last read for a step, and whether that worked.
-    checked: Option<(Instant, bool)>,
-}
-
-impl Wishes {
-    /// Whether the catalogue may be acted on; asks for the properties to be read if that is not known.
-    pub(super) fn trust(&self) -> Trust {
-        let mut wished = self.lock();
-        match wished.checked {
-            Some((at, is_read)) if at.elapsed() < CHECKED_FOR => {
-                if is_read {
-                    Trust::Fresh
-                } else {
-                    Trust::Doubtful
-                }
-            }
-            _ => {
-                wished.check = true;
-                Trust::Soon
-            }
-        }
-    }
-
-    /// Asks for a property to be created.
-    pub(super) fn create(&self, property: ContactProperty) {
-        self.lock().create = Some(property);
-    }
-
-    fn are_pending(&self) -> bool {
-        let wished = self.lock();
-        wished.check || wished.create.is_some()
-    }
-
-    fn take(&self) -> Option<Purpose> {
-        let mut wished = self.lock();
-        if let Some(property) = wished.create.take() {
-            return Some(Purpose::Create(property));
-        }
-        std::mem::take(&mut wished.check).then_some(Purpose::Check)
-    }
-
-    fn checked(&self, is_read: bool) {
-        let mut wished = self.lock();
-        wished.check = false;
-        wished.checked = Some((Instant::now(), is_read));
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Wished> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Why something is read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Purpose {
-    /// It is time.
-    Refresh,
-    /// A step waits for the properties.
-    Check,
-    /// A step waits for a property to be created.
-    Create(ContactProperty),
-}
 
 /// What is to be asked next.
 #[derive(Debug)]

@@ -13,9 +13,9 @@
 //! | `engine`, `lease`, `gauges`, `board` | taking the lease, and measuring while it is held |
 //! | `tenure` | one lease: its tasks, and the loop that starts them |
 //! | `reader`, `lanes` | which messages are known, and which one is next |
-//! | `key_watch`, `pause` | whether Loops accepts the key |
-//! | `stepper` | one step: `planning` (`assembly`, `union`, `idempotency`), then `attempt` |
-//! | `catalogue` | what there is at Loops, and when that is read |
+//! | `key_watch`, `pause`, `obstacle` | whether Loops accepts the key |
+//! | `step`, `stepper` | one step: `planning` (`assembly`, `union`, `idempotency`), then `attempt` |
+//! | `catalogue`, `wishes` | what there is at Loops, and when that is read |
 //! | `knowledge` | what is known of contacts at Loops, and which requests it makes needless |
 //! | `consent` | which requests would subscribe people again who left |
 //! | `disposition`, `verdict`, `backoff` | what an answer means, and what follows from it |
@@ -39,22 +39,28 @@ mod knowledge;
 mod lanes;
 mod lease;
 mod meters;
+mod obstacle;
+mod options;
 mod panics;
 mod pause;
 mod planning;
 mod reader;
 mod room;
+mod sought;
+mod step;
 mod stepper;
 mod stop;
 mod tenure;
 mod union;
 mod verdict;
 mod verify;
+mod wishes;
 
 pub use backoff::RetryOptions;
 pub use board::Board;
-pub use engine::{Engine, EngineOptions};
+pub use engine::Engine;
 pub use forward::Forwarder;
+pub use options::EngineOptions;
 pub use room::Room;
 pub use stop::Stop;
 

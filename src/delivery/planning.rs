@@ -8,12 +8,12 @@ use metrics::counter;
 use tracing::{debug, error, info, warn};
 
 use super::assembly::{Assembly, JudgedPlan};
-use super::catalogue::Trust;
 use super::consent::Consent;
 use super::knowledge::{Bodies, Knowledge};
 use super::room::Preparing;
+use super::sought::Sought;
 use super::stepper::Stepper;
-use super::verify::Sought;
+use super::wishes::Trust;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
 use crate::destination::{

@@ -14,10 +14,10 @@ use tokio::time::{Instant, Interval, sleep_until};
 use tracing::{debug, error, warn};
 
 use super::catalogue::{self, CatalogueKeeper};
-use super::engine::EngineOptions;
 use super::key_watch::{Gate, KeyWatch};
 use super::lanes::{Lanes, Reading};
 use super::lease::{HeldLease, LeaseKeeper, LeaseLost};
+use super::options::EngineOptions;
 use super::panics::{Panics, Task};
 use super::reader::Reader;
 use super::room::Place;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::backoff::RetryOptions;
 use super::disposition::{Disposition, in_words};
-use super::key_watch::Obstacle;
+use super::obstacle::Obstacle;
 use crate::action::Endpoint;
 use crate::clock::Clock;
 use crate::loops::Reply;

@@ -6,95 +6,21 @@
 //! count as new because Loops was down or the key was revoked. That Loops does not have a contact is remembered for a
 //! while, in this process.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
 use tracing::warn;
 
-use super::key_watch::Obstacle;
 use super::lanes::Turn;
 use super::lease::HeldLease;
+use super::obstacle::Obstacle;
+use super::sought::Sought;
 use super::stepper::{StepEnd, Stepper};
 use super::union::object;
 use super::verdict::Next;
 use crate::destination::{Destination, Plan};
 use crate::js::Value;
 use crate::loops::{FindBy, ReadError, Slot};
-use crate::queue::{KnownContact, Unavailable, WorkError};
+use crate::queue::{Unavailable, WorkError};
 use crate::segment::PersonDigest;
 use crate::telemetry;
-
-/// The most contacts that are remembered; then all are forgotten, and are asked about once more.
-const SOUGHT_MAX: usize = 100_000;
-
-/// How long Loops counts as not having a contact after it said so: somebody else may create it.
-const ABSENT_FOR: Duration = Duration::from_secs(10 * 60);
-
-/// The contacts that Loops was asked about, except those that it has.
-#[derive(Debug, Default)]
-pub(super) struct SoughtBefore(Mutex<HashMap<PersonDigest, Finding>>);
-
-#[derive(Debug, Clone, Copy)]
-enum Finding {
-    /// Loops did not have it at this time, as far as it said.
-    Absent(Instant),
-    /// Loops gave no answer.
-    Unanswered {
-        /// When it was first asked.
-        first: Instant,
-        /// How many times it was asked.
-        count: u32,
-    },
-}
-
-impl SoughtBefore {
-    fn is_absent(&self, key: PersonDigest) -> bool {
-        match self.lock().get(&key) {
-            Some(Finding::Absent(at)) => at.elapsed() < ABSENT_FOR,
-            Some(Finding::Unanswered { .. }) | None => false,
-        }
-    }
-
-    fn absent(&self, key: PersonDigest) {
-        self.note(key, Finding::Absent(Instant::now()));
-    }
-
-    /// Notes that Loops gave no answer; returns for how long and how many times in a row.
-    fn unanswered(&self, key: PersonDigest) -> (Duration, u32) {
-        let before = self.lock().get(&key).copied();
-        let (first, count) = match before {
-            Some(Finding::Unanswered { first, count }) => (first, count.saturating_add(1)),
-            Some(Finding::Absent(_)) | None => (Instant::now(), 1),
-        };
-        self.note(key, Finding::Unanswered { first, count });
-        (first.elapsed(), count)
-    }
-
-    fn forget(&self, key: PersonDigest) {
-        self.lock().remove(&key);
-    }
-
-    fn note(&self, key: PersonDigest, finding: Finding) {
-        let mut sought = self.lock();
-        if sought.len() >= SOUGHT_MAX {
-            sought.clear();
-        }
-        sought.insert(key, finding);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<PersonDigest, Finding>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A contact that Loops is to be asked about.
-pub(super) struct Sought {
-    contact: KnownContact,
-    user: Option<String>,
-    email: String,
-}
 
 impl Stepper {
     /// The first contact that a plan would create and that Loops has not been asked about, where it is to be.
@@ -192,35 +118,5 @@ impl Stepper {
             }
             _ => Ok(found.is_some()),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const KEY: PersonDigest = PersonDigest(7);
-
-    #[tokio::test(start_paused = true)]
-    async fn a_contact_counts_as_absent_for_some_minutes() {
-        let sought = SoughtBefore::default();
-        assert!(!sought.is_absent(KEY));
-        sought.absent(KEY);
-        tokio::time::advance(ABSENT_FOR - Duration::from_secs(1)).await;
-        assert!(sought.is_absent(KEY) && !sought.is_absent(PersonDigest(8)));
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert!(!sought.is_absent(KEY));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn no_answer_is_not_an_absent_contact() {
-        let sought = SoughtBefore::default();
-        assert_eq!(sought.unanswered(KEY), (Duration::ZERO, 1));
-        tokio::time::advance(Duration::from_secs(5)).await;
-        assert_eq!(sought.unanswered(KEY), (Duration::from_secs(5), 2));
-        assert!(!sought.is_absent(KEY));
-        sought.absent(KEY);
-        assert!(sought.is_absent(KEY));
-        assert_eq!(sought.unanswered(KEY), (Duration::ZERO, 1), "it begins anew");
     }
 }

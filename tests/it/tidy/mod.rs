@@ -80,8 +80,8 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
 
 /// Modules whose files still import each other in circles: to read one of them is to read them all. A module that is
 /// free of circles is taken off the list, and none is added.
-const WITH_CIRCLES: [&str; 8] =
-    ["cli", "console", "delivery", "http", "sandbox", "simulation", "store", "telemetry"];
+const WITH_CIRCLES: [&str; 7] =
+    ["cli", "console", "http", "sandbox", "simulation", "store", "telemetry"];
 
 /// Crates that belong to some modules alone.
 const CRATES: [(&str, &[&str]); 14] = [
@@ -222,6 +222,10 @@ fn modules_import_only_what_they_may() {
     assert!(files.iter().count() > 30);
     let mut wrong = Vec::new();
     for (file, found) in files.iter() {
+        // What unit tests import is their own matter, also in a file of their own.
+        if file.last().is_some_and(|name| name == "tests") {
+            continue;
+        }
         let module = file.first().map_or("lib", String::as_str);
         if let Some(allowed) = rules.get(module) {
             for import in imported(found, &modules) {

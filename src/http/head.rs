@@ -15,9 +15,13 @@ const UNIT: usize = 1_024;
 /// time, or 680 with the 20 KB that Segment's subscription destination sends in a header.
 const BUDGET_BYTES: usize = 8 * 1_024 * 1_024;
 
+/// The most bytes of a read. hyper's buffer grows with what a read returns, so this bounds what a connection takes while
+/// it receives a body.
+pub(super) const READ_BYTES_MAX: usize = 8 * 1_024;
+
 /// The bytes of each head that are free: as many as one read returns, so that a short head always fits, even if part of
 /// the body arrives with it.
-const FREE_BYTES: usize = super::stall::READ_BYTES_MAX;
+const FREE_BYTES: usize = READ_BYTES_MAX;
 
 /// What a header takes beside its bytes once it is parsed (measured: 120), and how many of a request are not paid for.
 const HEADER_BYTES: usize = 128;

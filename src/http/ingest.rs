@@ -24,7 +24,7 @@ use super::body::ReadBody;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::guess::Place;
-use super::judge::{Judged, RejectedMessage};
+use super::judged::{Judged, RejectedMessage};
 use super::memory::{Account, NoRoom};
 use super::{HttpState, Public, Source, body};
 use crate::queue::intake::Intake;

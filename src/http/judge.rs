@@ -1,11 +1,9 @@
 //! Judges the messages of a request, each for itself: the good ones are kept, and the bad ones are listed in the answer.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
 use super::HttpState;
 use super::error::ApiError;
 use super::ingest::Visit;
+use super::judged::{Judged, RejectedMessage};
 use crate::js::Object;
 use crate::large::Turn;
 use crate::queue::NewMessage;
@@ -16,24 +14,6 @@ use crate::segment::message::InvalidMessage;
 /// How many times the largest body the messages of a batch may come to when the envelope's `context`
 /// has been merged into each: without a bound ten thousand messages would multiply it.
 const STORED_BODIES_MAX: usize = 2;
-
-/// The messages of a request, each judged.
-#[derive(Default)]
-pub(super) struct Judged {
-    pub(super) messages: Vec<NewMessage>,
-    pub(super) rejected: Vec<RejectedMessage>,
-}
-
-/// A message of a batch that was not accepted.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct RejectedMessage {
-    /// Its index in the batch, from 0.
-    index: usize,
-    /// For programs: one of a few fixed words.
-    pub(super) code: &'static str,
-    /// For people: what was wrong, what is allowed, what to do.
-    message: String,
-}
 
 impl Visit<'_> {
     /// Judges one message: its rejection is the answer.

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::PathRejection;
@@ -16,7 +15,6 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use metrics::counter;
 use serde::Serialize;
-use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
 use utoipa::{IntoResponses, ToSchema};
@@ -27,9 +25,10 @@ use super::endpoint::Endpoint;
 use super::error::{ApiError, Contract, ErrorBody};
 use super::guess::Place;
 use super::ingest::Arrival;
+use super::loops_webhooks::{LoopsWebhook, LoopsWebhooks};
 use super::openapi::errors;
 use crate::feedback::{
-    self, ID_HEADER, Key, Received, SIGNATURE_HEADER, TIMESTAMP_HEADER, is_valid, known,
+    self, ID_HEADER, Received, SIGNATURE_HEADER, TIMESTAMP_HEADER, is_valid, known,
 };
 use crate::queue::{NewFeedback, Recorded, SignedWebhook};
 use crate::telemetry;
@@ -43,19 +42,6 @@ const BODY_BYTES_MAX: usize = 256 * 1024;
 
 /// The longest `webhook-id`. Loops' have about 30 characters.
 const ID_BYTES_MAX: usize = 200;
-
-/// The destinations, with what their webhooks need.
-#[derive(Debug, Default)]
-pub struct LoopsWebhooks(pub BTreeMap<String, LoopsWebhook>);
-
-/// The webhook of a destination.
-#[derive(Debug, Default)]
-pub struct LoopsWebhook {
-    /// The keys with any of which it may be signed; none: it is off.
-    pub keys: Vec<Key>,
-    /// Wakes the task that hands webhooks on; `None`: they are not handed on.
-    pub forward: Option<Arc<Notify>>,
-}
 
 /// What was recorded.
 #[derive(Debug, Serialize, ToSchema)]

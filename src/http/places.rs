@@ -12,7 +12,7 @@ use tracing::warn;
 
 use super::address::{Peer, is_private, is_trusted, shared, shown_network};
 use super::line_limit::LineLimit;
-use super::server::{AddressConnections, ServerLimits};
+use super::server_limits::{AddressConnections, ServerLimits};
 use super::stall::Cut;
 use crate::telemetry;
 

@@ -24,10 +24,12 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
 use tracing::{debug, warn};
 
-use super::address::{Network, Peer};
-use super::head::{Head, HeadBudget};
+use super::address::Peer;
+use super::head::Head;
 use super::places::{Place, Places};
 use super::stall::{Cut, WatchedStream};
+
+pub use super::server_limits::{AddressConnections, ServerLimits};
 
 /// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
@@ -51,66 +53,6 @@ const BACKLOG: u32 = 4_096;
 /// Put into a response's extensions, makes the server drop the connection without an answer.
 #[derive(Debug, Clone, Copy)]
 pub struct ResetConnection;
-
-/// The bounds of a server.
-#[derive(Debug, Clone)]
-pub struct ServerLimits {
-    /// What the listener is called in metrics and in the log.
-    pub listener: &'static str,
-    /// How long a client may take to send its headers, and a kept connection may rest between requests.
-    pub header_timeout: Duration,
-    /// How long a client may go without reading while something waits to be written to it.
-    pub write_timeout: Duration,
-    /// The most connections at once; further ones wait in the backlog.
-    pub connections_max: usize,
-    /// The most connections at once from one address; further ones are closed.
-    pub address_connections_max: AddressConnections,
-    /// Proxies, whose connections are those of many senders: the former bound does not hold for them.
-    pub trusted_proxies: Vec<Network>,
-    /// The memory of paths and headers.
-    pub heads: HeadBudget,
-}
-
-/// How many connections an address may have at once. None of them is zero.
-#[derive(Debug, Clone, Copy)]
-pub struct AddressConnections {
-    /// A public one; in IPv6, one /64.
-    pub public: usize,
-    /// All of an IPv6 /48, which providers assign to a single customer.
-    pub site: usize,
-    /// A private one, such as that of a proxy in front, or of a container's gateway, behind which everyone has the
-    /// same.
-    pub private: usize,
-}
-
-impl AddressConnections {
-    /// As configured for an address. A /48 may have twice as many: mobile networks have many phones in one.
-    pub fn of(most: usize) -> Self {
-        Self { public: most, site: most.saturating_mul(2), private: most }
-    }
-
-    /// Where nothing is configured. A browser opens six connections, and an office has one address; a proxy keeps some
-    /// hundred.
-    pub fn default_of(connections_max: usize) -> Self {
-        let part = |of: usize| connections_max.div_ceil(of);
-        Self { public: part(8), site: part(4), private: part(2) }
-    }
-}
-
-/// For programs of our own: generous, and without a bound for one address.
-impl Default for ServerLimits {
-    fn default() -> Self {
-        Self {
-            listener: "other",
-            header_timeout: Duration::from_secs(60),
-            write_timeout: Duration::from_secs(60),
-            connections_max: 1_024,
-            address_connections_max: AddressConnections::of(usize::MAX),
-            trusted_proxies: Vec::new(),
-            heads: HeadBudget::default(),
-        }
-    }
-}
 
 /// The end of a connection whose response asked for it.
 #[derive(Debug, thiserror::Error)]

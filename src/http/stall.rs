@@ -15,11 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
-use super::head::{Head, NoRoom};
-
-/// The most bytes of a read. hyper's buffer grows with what a read returns, so this bounds what a connection takes while
-/// it receives a body.
-pub(super) const READ_BYTES_MAX: usize = 8 * 1_024;
+use super::head::{Head, NoRoom, READ_BYTES_MAX};
 
 /// The client read nothing for too long.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use axum::response::Response;
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorBody};
 use super::ingest::{Arrival, Success, Visit};
-use super::judge::Judged;
+use super::judged::Judged;
 use super::openapi::{Message, WebhookErrors};
 use super::{HttpState, Source, Sources, auth};
 use crate::js::Value;

@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::endpoint::Endpoint;
 use super::error::ApiError;
 use super::ingest::{Arrival, Success, Visit};
-use super::judge::Judged;
+use super::judged::Judged;
 use super::openapi::{Batch as BatchBody, Message, MetricsErrors, TrackingErrors};
 use super::{HttpLimits, HttpState, Source, Sources, auth, settings};
 use crate::segment::MessageType;

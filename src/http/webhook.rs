@@ -12,7 +12,7 @@ use axum::response::Response;
 use super::endpoint::Endpoint;
 use super::error::{ApiError, ErrorBody};
 use super::ingest::{Arrival, Success, Visit};
-use super::judge::Judged;
+use super::judged::Judged;
 use super::openapi::{OneOrMany, WebhookErrors};
 use super::{HttpState, Source, Sources, auth};
 use crate::secret::Secret;

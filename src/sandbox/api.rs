@@ -13,7 +13,8 @@ use super::fields::{ContactFields, parse_email, parse_event_properties, parse_id
 use super::gate::{IDEMPOTENCY_KEY, gate};
 use super::properties::{Listing, PropertyType};
 use super::state::SeenEvent;
-use super::{API_BASE, Sandbox, webhooks};
+use super::team::{API_BASE, Sandbox};
+use super::webhooks;
 
 /// Longest idempotency key, by the contract.
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 100;

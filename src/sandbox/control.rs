@@ -13,7 +13,7 @@ use super::answer::{Answer, Refusal, no_such_path, parse_object, wrong_method};
 use super::api::query;
 use super::faults::Faults;
 use super::state::{SeenEvent, SeenRequest};
-use super::{API_BASE, BODY_BYTES_MAX, Sandbox};
+use super::team::{API_BASE, BODY_BYTES_MAX, Sandbox};
 
 /// The routes below `/sandbox`.
 pub(super) fn router(sandbox: &Sandbox) -> Router {

@@ -15,7 +15,7 @@ use tracing::warn;
 use super::answer::{BrokenRule, Refusal};
 use super::faults::Trouble;
 use super::state::{InjectedFault, SeenRequest};
-use super::{API_BASE, BODY_BYTES_MAX, Sandbox};
+use super::team::{API_BASE, BODY_BYTES_MAX, Sandbox};
 use crate::http::server::ResetConnection;
 
 /// The header that makes an event request count once.

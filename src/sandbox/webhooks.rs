@@ -14,9 +14,9 @@ use tracing::{debug, info, warn};
 
 use super::audience::Change;
 use super::contact::Contact;
-use super::{Sandbox, SandboxWebhookError};
+use super::team::Sandbox;
 use crate::feedback::{Key, sign};
-use crate::loops::{SentWebhook, WebhookClient};
+use crate::loops::{ClientError, SentWebhook, WebhookClient};
 use crate::secret::Secret;
 
 /// Webhooks that may wait to be sent.
@@ -35,8 +35,16 @@ pub struct WebhookTarget {
     pub secret: Secret,
 }
 
-/// The way to the task that sends.
-pub(super) type Outbox = mpsc::Sender<Value>;
+/// Why no webhooks can be sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SandboxWebhookError {
+    /// The secret holds no key.
+    #[error("the webhook secret is not one of Loops' form: whsec_ and base64, such as whsec_ZGV2")]
+    Secret,
+    /// The URL cannot be used.
+    #[error("the webhook URL cannot be used: give one such as http://127.0.0.1:8080/loops/default")]
+    Client(#[source] ClientError),
+}
 
 impl Sandbox {
     /// Sends webhooks from now on. The returned task sends them, in order; the caller runs it.

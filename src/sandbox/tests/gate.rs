@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::sandbox::team::BODY_BYTES_MAX;
+use crate::secret::Secret;
 
 #[tokio::test]
 async fn every_endpoint_wants_the_key() {

@@ -12,6 +12,8 @@ use std::time::Duration;
 use metrics::counter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
+use super::names::LOG_LINES_DROPPED;
+
 /// The most lines that wait to be written.
 const LINES_MAX: usize = 8_192;
 
@@ -40,7 +42,7 @@ impl DroppedLines {
     /// not dropped itself. To be called every few seconds.
     pub fn report(&mut self) {
         let dropped = self.counter.dropped_lines();
-        counter!(super::LOG_LINES_DROPPED).absolute(dropped as u64);
+        counter!(LOG_LINES_DROPPED).absolute(dropped as u64);
         if dropped == self.reported {
             return;
         }

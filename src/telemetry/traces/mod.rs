@@ -13,6 +13,7 @@
 mod context;
 #[cfg_attr(not(feature = "otel"), path = "absent.rs")]
 mod export;
+mod kind;
 mod settings;
 
 use std::time::Duration;
@@ -21,20 +22,12 @@ use jiff::Timestamp;
 
 pub use context::{TraceContext, TraceId};
 use export::{Exporting, Recorded};
+pub use kind::SpanKind;
 pub use settings::{Root, Sampling, TracesConfig};
 
 /// Makes spans. Cheap to clone; the default makes none.
 #[derive(Debug, Clone, Default)]
 pub struct Traces(Option<Exporting>);
-
-/// What a span is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpanKind {
-    /// Work within this program.
-    Internal,
-    /// A request to another program.
-    Client,
-}
 
 /// A span that is under way; it ends when it is dropped. One of a trace that is not recorded does nothing.
 #[derive(Default)]

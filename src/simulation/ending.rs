@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::loops::Weather;
 use super::model::id;
 use super::process::{LEASE_TTL, RETRY_MAX};
-use super::store::wait;
+use super::runtime::{engine, wait};
 use super::world::{DESTINATION, Running, World};
 use crate::queue::{MessageRecord, Stage, Store, TallyStep};
 
@@ -47,7 +47,7 @@ impl World {
             sleep(Duration::from_secs(1)).await;
             let Some(Running { store, .. }) = self.any_running() else { continue };
             let depth = store.inner.depth(DESTINATION);
-            let depth = wait(super::engine().handle(), depth).unwrap();
+            let depth = wait(engine().handle(), depth).unwrap();
             if depth.messages == 0 {
                 return;
             }
@@ -71,7 +71,7 @@ impl World {
             }
         }
         let store = self.open_store();
-        let engine = super::engine().handle();
+        let engine = engine().handle();
         let mut ledger = self.ledger();
         let find = |number: usize| -> Vec<MessageRecord> {
             let hash = self.digests.message_id(&id(number));

@@ -1,10 +1,10 @@
 //! A simulation of delivery, in which one seed decides everything that is left to chance.
 //!
 //! The store, the intake, the planning, the delivery engine and the pacer are the real ones. Simulated are
-//! Loops and the network ([`loops`]), the processes that crash, stall and lose their leases ([`process`]), the
-//! store's failures ([`store`]), the clock ([`clock`]), and what senders and operators do ([`world`]). Time is
-//! Tokio's paused time: it advances when every task is idle, so an hour takes a fraction of a second.
-//! Afterwards, [`model`] compares what Loops received and what the store recorded with what was promised.
+//! Loops and the network ([`loops`], [`connection`]), the processes that crash, stall and lose their leases
+//! ([`process`]), the store's failures ([`store`]), the clock ([`clock`]), and what senders and operators do
+//! ([`events`]). Time is Tokio's paused time: it advances when every task is idle, so an hour takes a fraction of a
+//! second. Afterwards, [`model`] compares what Loops received and what the store recorded with what was promised.
 //!
 //! Every call of the store is made whole or not at all: what a crash within a write leaves on a disk is tested with the
 //! running program (`tests/it/crashing.rs`, `cargo bench --bench torture`).
@@ -19,22 +19,24 @@
 //! ```
 
 mod clock;
+mod connection;
 mod ending;
 mod events;
 mod knobs;
 mod loops;
 mod model;
 mod process;
+mod run;
+mod runtime;
 mod store;
 mod world;
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::queue::suite::Fixture;
-use world::Outcome;
+use run::Outcome;
 
 /// Makes the tests of the simulation, over the engine of a [`Fixture`]: how many seeds run if `SIMULATION_SEEDS` is not
 /// set, and how many of them run twice.
@@ -112,15 +114,8 @@ fn run<F: Fixture + Send + Sync + 'static>(seed: u64) -> Outcome {
     // The jitter of retries.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    let fixture = store::wait(engine().handle(), F::empty());
-    runtime.block_on(world::run(seed, fixture))
-}
-
-/// The runtime of the stores, on which time is real. All seeds share it.
-fn engine() -> &'static Runtime {
-    static ENGINE: OnceLock<Runtime> = OnceLock::new();
-    ENGINE
-        .get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
+    let fixture = runtime::wait(runtime::engine().handle(), F::empty());
+    runtime.block_on(run::run(seed, fixture))
 }
 
 #[allow(clippy::disallowed_methods, reason = "it only chooses what a test does")]

@@ -6,9 +6,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::loops::Connection;
-use super::store::FlakyStore;
-use super::world::{DESTINATION, World};
+use super::connection::Connection;
+use super::world::{DESTINATION, FlakyStore, Process, World};
 use crate::clock::{SharedClock, WatchedClock};
 use crate::delivery::{Board, Engine, EngineOptions, RetryOptions, Room, Stop};
 use crate::large::Turns;
@@ -27,17 +26,6 @@ const CHORES_EVERY: Duration = Duration::from_secs(15);
 
 /// How long a stop may take.
 const GRACE: Duration = Duration::from_secs(7);
-
-/// One life of a process.
-pub(super) struct Process {
-    pub(super) name: String,
-    /// Cancelled when it crashes, as `kill -9` would end it.
-    pub(super) crash: CancellationToken,
-    /// Cancelled when it must stop.
-    pub(super) stop: CancellationToken,
-    /// The end of its suspension.
-    stalled_until: Mutex<Instant>,
-}
 
 impl Process {
     fn new(name: String) -> Self {

@@ -1,17 +1,11 @@
 //! A process's store: the real one, with failures. Every call is made whole, before simulated time moves on.
 
-use std::pin::pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
-use std::thread::Thread;
-
 use async_trait::async_trait;
 use jiff::Timestamp;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::process::Process;
-use super::world::World;
+use super::runtime::{engine, wait};
+use super::world::{Access, FlakyStore};
 use crate::queue::{
     AcceptError, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class, Committed,
     Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
@@ -25,19 +19,6 @@ use crate::queue::{
 };
 use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::telemetry::TraceContext;
-
-pub(super) struct FlakyStore {
-    pub(super) inner: Arc<dyn Store>,
-    pub(super) world: Arc<World>,
-    pub(super) process: Arc<Process>,
-}
-
-/// Whether a call changes the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Access {
-    Read,
-    Write,
-}
 
 impl FlakyStore {
     /// Makes a call. By chance, it is late, fails, or succeeds with its answer lost, and the process crashes before
@@ -53,7 +34,7 @@ impl FlakyStore {
             self.note(name, "in vain");
             return Err(Unavailable("simulated: nothing was done".into()).into());
         }
-        let answer = wait(super::engine().handle(), call);
+        let answer = wait(engine().handle(), call);
         self.note(name, if answer.is_ok() { "done" } else { "not done" });
         self.process.pass(&self.world, name).await;
         if access == Access::Write && self.world.loses_answer() {
@@ -88,7 +69,7 @@ impl FlakyStore {
 #[async_trait]
 impl Store for FlakyStore {
     async fn close(&self) {
-        wait(super::engine().handle(), self.inner.close());
+        wait(engine().handle(), self.inner.close());
     }
 
     async fn ended(&self) -> Option<Unavailable> {
@@ -296,26 +277,26 @@ impl Log for FlakyStore {
         hash: MessageHash,
         message_id: &str,
     ) -> Result<Vec<MessageRecord>, Unavailable> {
-        wait(super::engine().handle(), self.inner.by_message_id(hash, message_id))
+        wait(engine().handle(), self.inner.by_message_id(hash, message_id))
     }
 
     async fn message(&self, seq: Seq) -> Result<Option<MessageRecord>, Unavailable> {
-        wait(super::engine().handle(), self.inner.message(seq))
+        wait(engine().handle(), self.inner.message(seq))
     }
 
     async fn messages(&self, seqs: &[Seq]) -> Result<Vec<MessageRecord>, Unavailable> {
-        wait(super::engine().handle(), self.inner.messages(seqs))
+        wait(engine().handle(), self.inner.messages(seqs))
     }
 
     async fn contents(&self, seqs: &[Seq]) -> Result<Vec<Contents>, Unavailable> {
-        wait(super::engine().handle(), self.inner.contents(seqs))
+        wait(engine().handle(), self.inner.contents(seqs))
     }
 
     async fn request_contents(
         &self,
         requests: &[RequestId],
     ) -> Result<Vec<RequestContents>, Unavailable> {
-        wait(super::engine().handle(), self.inner.request_contents(requests))
+        wait(engine().handle(), self.inner.request_contents(requests))
     }
 
     async fn list(
@@ -324,11 +305,11 @@ impl Log for FlakyStore {
         before: Option<Seq>,
         limit: u32,
     ) -> Result<Page, Unavailable> {
-        wait(super::engine().handle(), self.inner.list(filter, before, limit))
+        wait(engine().handle(), self.inner.list(filter, before, limit))
     }
 
     async fn failures(&self, filter: &Filter) -> Result<FailureGroups, Unavailable> {
-        wait(super::engine().handle(), self.inner.failures(filter))
+        wait(engine().handle(), self.inner.failures(filter))
     }
 
     async fn tallies(
@@ -337,19 +318,19 @@ impl Log for FlakyStore {
         from: Timestamp,
         to: Timestamp,
     ) -> Result<Vec<Tally>, Unavailable> {
-        wait(super::engine().handle(), self.inner.tallies(step, from, to))
+        wait(engine().handle(), self.inner.tallies(step, from, to))
     }
 
     async fn event_names(&self, source: Option<&str>) -> Result<Vec<EventName>, Unavailable> {
-        wait(super::engine().handle(), self.inner.event_names(source))
+        wait(engine().handle(), self.inner.event_names(source))
     }
 
     async fn conflicts(&self, since: Timestamp) -> Result<Vec<IdentityConflict>, Unavailable> {
-        wait(super::engine().handle(), self.inner.conflicts(since))
+        wait(engine().handle(), self.inner.conflicts(since))
     }
 
     async fn replicas(&self, now: Timestamp) -> Result<Replicas, Unavailable> {
-        wait(super::engine().handle(), self.inner.replicas(now))
+        wait(engine().handle(), self.inner.replicas(now))
     }
 
     fn digests(&self) -> Digests {
@@ -357,7 +338,7 @@ impl Log for FlakyStore {
     }
 
     async fn ready(&self) -> Result<(), Unavailable> {
-        wait(super::engine().handle(), self.inner.ready())
+        wait(engine().handle(), self.inner.ready())
     }
 }
 
@@ -418,7 +399,7 @@ impl Feedback for FlakyStore {
 #[async_trait]
 impl Audit for FlakyStore {
     async fn audit(&self, entry: &AuditEntry) -> Result<(), Unavailable> {
-        wait(super::engine().handle(), self.inner.audit(entry))
+        wait(engine().handle(), self.inner.audit(entry))
     }
 
     async fn audit_list(
@@ -426,7 +407,7 @@ impl Audit for FlakyStore {
         before: Option<i64>,
         limit: u32,
     ) -> Result<Vec<AuditRecord>, Unavailable> {
-        wait(super::engine().handle(), self.inner.audit_list(before, limit))
+        wait(engine().handle(), self.inner.audit_list(before, limit))
     }
 }
 
@@ -495,11 +476,11 @@ impl NewContacts for FlakyStore {
 #[async_trait]
 impl Housekeeping for FlakyStore {
     async fn check_in(&self, process: &CheckIn) -> Result<(), Unavailable> {
-        wait(super::engine().handle(), self.inner.check_in(process))
+        wait(engine().handle(), self.inner.check_in(process))
     }
 
     async fn check_out(&self, name: &str) -> Result<(), Unavailable> {
-        wait(super::engine().handle(), self.inner.check_out(name))
+        wait(engine().handle(), self.inner.check_out(name))
     }
 
     async fn purge(&self, now: Timestamp) -> Result<u64, Unavailable> {
@@ -512,26 +493,5 @@ impl Housekeeping for FlakyStore {
 
     async fn newest(&self) -> Result<Option<Timestamp>, Unavailable> {
         self.call("newest", Access::Read, self.inner.newest()).await
-    }
-}
-
-/// Blocks this thread until a call has its answer, so that no simulated time passes meanwhile. Whatever the call
-/// starts runs on the other runtime.
-pub(super) fn wait<T>(runtime: &Handle, call: impl Future<Output = T>) -> T {
-    struct Unpark(Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let _entered = runtime.enter();
-    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    // Unconstrained: a task that has used up its budget would be pending for ever.
-    let mut call = pin!(tokio::task::unconstrained(call));
-    loop {
-        match call.as_mut().poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(answer) => return answer,
-            Poll::Pending => std::thread::park(),
-        }
     }
 }

@@ -1,4 +1,4 @@
-//! A run and what its parts share. Everything in it follows from the seed.
+//! What the parts of a run share, and which processes are up. Everything in it follows from the seed.
 
 use std::fmt::Arguments;
 use std::ops::RangeInclusive;
@@ -7,29 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
 
 use super::clock::SimulatedClock;
-use super::events::configuration;
 use super::knobs::Knobs;
 use super::loops::{Loops, Weather};
 use super::model::Ledger;
-use super::process::{Process, supervise};
-use super::store::{Access, FlakyStore, wait};
 use crate::destination::Destination;
 use crate::queue::Store;
-use crate::queue::suite::Fixture;
 use crate::segment::Digests;
 
 pub(super) const DESTINATION: &str = "main";
-
-/// A run: everything that happened, and the promises that were broken.
-pub(super) struct Outcome {
-    pub(super) violations: Vec<String>,
-    pub(super) trace: Vec<String>,
-    pub(super) simulated: Duration,
-}
 
 pub(super) struct World {
     pub(super) knobs: Knobs,
@@ -64,55 +53,29 @@ pub(super) struct Running {
     pub(super) store: Arc<FlakyStore>,
 }
 
-/// Runs a seed over the data of a fixture.
-pub(super) async fn run<F: Fixture + Send + Sync + 'static>(seed: u64, fixture: F) -> Outcome {
-    let mut chance = fastrand::Rng::with_seed(seed);
-    let knobs = Knobs::new(&mut chance);
-    let engine = super::engine().handle();
-    let open: Box<dyn Fn() -> Arc<dyn Store> + Send + Sync> =
-        Box::new(move || wait(engine, fixture.open()));
-    let first = open();
-    let digests = first.digests();
-    wait(engine, first.close());
-    let world = Arc::new(World {
-        clock: Arc::new(SimulatedClock::new()),
-        began: Instant::now(),
-        chance: Mutex::new(chance),
-        ledger: Mutex::default(),
-        loops: Mutex::default(),
-        trace: Mutex::default(),
-        weather: Mutex::new(Weather::Fine),
-        disk_is_full: AtomicBool::new(false),
-        jumped_at: Mutex::new(None),
-        started_after_jump: AtomicBool::new(false),
-        earliest_setting: Mutex::new(0),
-        is_calm: AtomicBool::new(false),
-        is_over: AtomicBool::new(false),
-        off_until: Mutex::new(Instant::now()),
-        configuration: watch::channel(Arc::new(configuration(0, knobs.skip_unchanged))).0,
-        running: Mutex::new(vec![None, None]),
-        open,
-        digests,
-        knobs,
-    });
-    world.trace(format_args!("seed {seed}: {:?}", world.knobs));
-    let supervisors: Vec<_> = (0..world.knobs.processes)
-        .map(|number| tokio::spawn(supervise(Arc::clone(&world), number)))
-        .collect();
-    let mut senders = JoinSet::new();
-    while world.began.elapsed() < world.knobs.trouble {
-        sleep(world.ms(0..=world.knobs.pause_ms)).await;
-        world.something_happens(&mut senders);
-    }
-    world.switch_off().await;
-    world.calm_down();
-    while senders.join_next().await.is_some() {}
-    world.drain().await;
-    world.finish(supervisors).await;
-    let simulated = world.began.elapsed();
-    let violations = std::mem::take(&mut world.ledger().violations);
-    let trace = std::mem::take(&mut *world.trace.lock().unwrap());
-    Outcome { violations, trace, simulated }
+/// One life of a process.
+pub(super) struct Process {
+    pub(super) name: String,
+    /// Cancelled when it crashes, as `kill -9` would end it.
+    pub(super) crash: CancellationToken,
+    /// Cancelled when it must stop.
+    pub(super) stop: CancellationToken,
+    /// The end of its suspension.
+    pub(super) stalled_until: Mutex<Instant>,
+}
+
+/// The store of a process: the real one, with failures.
+pub(super) struct FlakyStore {
+    pub(super) inner: Arc<dyn Store>,
+    pub(super) world: Arc<World>,
+    pub(super) process: Arc<Process>,
+}
+
+/// Whether a call changes the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Read,
+    Write,
 }
 
 /// What chance decides, and what the parts of the simulation share.

@@ -190,7 +190,7 @@ pub enum CopyError {
     },
     /// The file to restore has a write-ahead log beside it.
     #[error(
-        "{log:?} is beside the copy, so the copy was not closed, and messages may be in that file alone: run `sqlite3 {from} 'PRAGMA journal_mode = DELETE'`, which moves them, then run this command again"
+        "{log:?} is beside the copy, so the copy was not closed, and messages may be only in that file: run `sqlite3 {from} 'PRAGMA journal_mode = DELETE'`, which moves them, then run this command again"
     )]
     HasLog {
         /// The copy.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::queue::{Failure, FailureReason};
 
-/// Returns the failure of a held message that somebody discarded.
+/// Returns the failure of a held message that a person discarded.
 pub(super) fn discarded(now: Timestamp) -> Failure {
     let detail = format!(
         "new_contacts_per_day held it back, since it would create a contact, and somebody discarded it at {now:.0}; a replay brings it back"

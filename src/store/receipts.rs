@@ -8,9 +8,9 @@ use crate::queue::{
     Consequence, DeliveryState, RECEIPT_CLOCKS_DIFFER, Settlement, UNSUBSCRIBED_BESIDE,
 };
 
-/// How long after a deletion an `unsubscribed` report from Loops counts as a part of the deletion. If Loops is known to
-/// have the contact again, the report may be the person's own wish, so the time is short: nobody who left may be
-/// resubscribed.
+/// How long after a deletion a `contact.unsubscribed` event from Loops counts as a part of the deletion. If Loops is
+/// known to have the contact again, the report may be the person's own wish, so the time is short: nobody who left may
+/// be resubscribed.
 pub(super) fn unsubscribed_beside(is_back: bool) -> Duration {
     if is_back { RECEIPT_CLOCKS_DIFFER } else { UNSUBSCRIBED_BESIDE }
 }

@@ -294,7 +294,9 @@ async fn migrate_refuses_what_a_start_refuses() {
         let database = rusqlite::Connection::open(&file).unwrap();
         database.pragma_update(None, "user_version", version).unwrap();
     };
-    for (version, expected) in [(9_999, "newer one (schema 9999)"), (1, "earlier build")] {
+    for (version, expected) in
+        [(9_999, "newer version of this program (schema 9999)"), (1, "earlier build")]
+    {
         alter(version);
         for arguments in [&["migrate", "--check"][..], &["migrate"]] {
             let ran = setup.command_on(folder.path(), arguments, b"").await;

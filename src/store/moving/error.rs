@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub enum MoveError {
     /// No target is configured.
     #[error(
-        "there is no database to move to: set DATABASE_URL, or store.url, to that of the PostgreSQL database"
+        "there is no database to move to: set DATABASE_URL, or store.url, to the URL of the PostgreSQL database"
     )]
     NoTarget,
     /// The folder has no database.
@@ -73,7 +73,7 @@ pub enum MoveError {
     },
     /// The move can no longer be undone.
     #[error(
-        "processes have used {place} since the move: what they accepted and delivered is there alone, and the data folder would deliver again what waited in it. To leave PostgreSQL, let the service deliver what waits, then start it on an empty data folder"
+        "processes have used {place} since the move: the data folder lacks what they accepted and delivered, and would deliver its waiting messages again. To leave PostgreSQL, let the service deliver what waits, then start it on an empty data folder"
     )]
     Opened {
         /// Host, port, database and schema.
@@ -101,7 +101,7 @@ pub enum MoveError {
     },
     /// Another process is moving the same queue.
     #[error(
-        "another process moves this queue at the same time, from a copy of the data folder: stop one of them, then run this command again"
+        "another process is moving this queue at the same time, from a copy of the data folder: stop one of them, then run this command again"
     )]
     Twice,
     /// Restored messages still wait. A move would lose the time of their backup, since which Loops may have received

@@ -1,4 +1,4 @@
-//! Accepts messages: has the task that writes them in groups, and the transaction of a group. This is the hot path.
+//! Accepts messages: the task that writes them in groups, and the transaction of a group. This is the hot path.
 //!
 //! While one group is being written, the next one gathers. A call is answered only after its group is committed.
 

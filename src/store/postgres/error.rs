@@ -27,7 +27,7 @@ pub(super) enum Fault {
     #[error("PostgreSQL did not answer in time; the program recovers by itself once it does")]
     Slow,
     #[error(
-        "no connection became free in time: the database is slow, or store.connections_max is too low for what is asked of it"
+        "no connection became free in time: the database is slow, or store.connections_max is too low for its load"
     )]
     NoConnection,
     #[error("{0}: the database was changed from outside, or is damaged")]
@@ -41,13 +41,13 @@ pub(super) enum Fault {
     #[error("{READ_ONLY}")]
     ReadOnly,
     #[error(
-        "PostgreSQL runs with {0} now: it could lose messages that were acknowledged, so none is accepted. Set it to on for this server, database and user"
+        "PostgreSQL runs with {0} now: it could lose messages that were acknowledged, so no message is accepted. Set it to on for this server, database and user"
     )]
     NotDurable(&'static str),
     #[error("more than 256 destinations were used with this database")]
     ManyDestinations,
     #[error(
-        "the delivery backlog is full: replay the rest once messages were delivered, or raise store.backlog_messages_max and store.backlog_bytes_max"
+        "the delivery backlog is full: replay the rest once messages have been delivered, or raise store.backlog_messages_max and store.backlog_bytes_max"
     )]
     Full,
     #[error("the store was closed")]
@@ -232,7 +232,7 @@ pub enum OpenError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The server is too old.
-    #[error("PostgreSQL at {address} is version {version}: version 14 or a newer one is needed")]
+    #[error("PostgreSQL at {address} is version {version}: version 14 or newer is needed")]
     Old {
         /// Host and port.
         address: String,
@@ -281,7 +281,7 @@ pub enum OpenError {
     },
     /// A part of the schema is missing.
     #[error(
-        "the schema {schema:?} at {address} is not whole: it lacks {missing}. Restore all of it from a backup, or set store.schema to another name to begin with an empty queue"
+        "the schema {schema:?} at {address} is incomplete: it lacks {missing}. Restore the whole schema from a backup, or set store.schema to another name to start with an empty queue"
     )]
     NotWhole {
         /// Host and port.
@@ -293,7 +293,7 @@ pub enum OpenError {
     },
     /// A queue is being moved to the schema.
     #[error(
-        "a queue is being moved to the schema {schema:?} at {address}, since {since}, and that is not finished: run `segment-loops move` again until it is, or `segment-loops move --undo` to keep the queue in its data folder"
+        "a queue is being moved to the schema {schema:?} at {address}, since {since}, and the move is not finished: run `segment-loops move` again to finish it, or `segment-loops move --undo` to keep the queue in its data folder"
     )]
     BeingMoved {
         /// Host and port.

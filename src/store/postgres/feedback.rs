@@ -54,7 +54,7 @@ const BY_DESTINATION: &str = concat!(
 );
 /// $1 destination.
 const LAST_HEARD: &str = "SELECT MAX(received_at) FROM @loops_events WHERE destination = $1";
-/// $1 destination, $2 due by, $3 or due after this (written while the clock was ahead), $4 limit. Those that another
+/// $1 destination, $2 due by, $3 or due after this (written while the clock was ahead), $4 limit. Webhooks that another
 /// process is taking are left to it.
 const DUE: &str = "
     SELECT id, webhook_id, received_at, forward_tries + 1, forward_timestamp, forward_signature, forward_body

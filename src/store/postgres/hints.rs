@@ -51,7 +51,7 @@ const PAYLOAD_BYTES_MAX: usize = 7_000;
 /// The longest name of a channel, in bytes.
 const CHANNEL_BYTES_MAX: usize = 63;
 
-/// What is known about destinations, and the signal to the engines.
+/// The hints to send, and the signal to the engines.
 #[derive(Debug)]
 pub(super) struct Hints {
     arrived: watch::Sender<u64>,

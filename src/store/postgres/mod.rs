@@ -155,7 +155,7 @@ struct PostgresOptions {
     whole_days_for: Duration,
     /// How long to wait for a free connection.
     patience: Duration,
-    /// The key of the installation, if the schema is made; `None`: a random one.
+    /// The key of the installation, used when the schema is made; `None` generates a random one.
     installation_key: Option<[u8; 32]>,
     /// The clock to use.
     time: Time,

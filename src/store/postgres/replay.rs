@@ -206,7 +206,7 @@ impl replay::Requeue for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Makes messages pending again, as soon as the backlog has room.
+    /// Makes messages pending again as soon as the backlog has room.
     async fn make_pending(&self, requeue: Requeue<'_>, size: Size) -> Result<u64, Fault> {
         let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
         let replayed = requeue.run(&self.lookups).await?;

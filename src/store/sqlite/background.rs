@@ -74,7 +74,7 @@ async fn make_room(space: &Space, writing: &Writing) -> Result<(), Fault> {
             ),
             Err(Fault::Closed) => return Err(Fault::Closed),
             Err(fault) => {
-                tracing::debug!(%fault, "no room can be made");
+                tracing::debug!(%fault, "could not make room");
                 break;
             }
         }

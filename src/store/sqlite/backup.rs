@@ -173,7 +173,7 @@ fn copy(reader: &Connection, at: Timestamp, path: PathBuf) -> Result<Copy, CopyE
     if needed > LARGE_BYTES {
         tracing::warn!(
             bytes = needed,
-            "the database is large: its write-ahead log keeps growing with what is written until the backup is made"
+            "the database is large: its write-ahead log keeps growing until the backup is made"
         );
     }
     let write = |source: rusqlite::Error| match Fault::from(source) {

@@ -130,7 +130,7 @@ impl WriterConnection {
         Ok(())
     }
 
-    /// Closes all connections of this process and opens the files that are there now.
+    /// Closes all connections of this process and opens the files that are now at their paths.
     fn reopen(&mut self) -> Result<(), Fault> {
         let [readers, lookups] = self.readers.clone();
         let pause = async { (readers.pause().await, lookups.pause().await) };

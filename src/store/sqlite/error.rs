@@ -7,7 +7,7 @@ use rusqlite::ErrorCode;
 
 use crate::queue::{AcceptError, Unavailable, WorkError};
 
-/// An error while the store is in use. Cheap to clone, since every order of a group gets a copy.
+/// An error while the store is in use. Cheap to clone, since every order of a group gets one.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Fault {
     #[error("{}", advice(source))]
@@ -69,11 +69,11 @@ pub(super) enum Fault {
     )]
     Schema,
     #[error(
-        "no connection to read the database became free in time: it is slow, or too much is asked of it"
+        "no connection to read the database became free in time: the database is slow or overloaded"
     )]
     NoReader,
     #[error(
-        "the delivery backlog is full: replay the rest once messages were delivered, or raise store.backlog_messages_max and store.backlog_bytes_max"
+        "the delivery backlog is full: replay the rest once messages have been delivered, or raise store.backlog_messages_max and store.backlog_bytes_max"
     )]
     Full,
     #[error(
@@ -264,7 +264,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The file is a database of another program.
-    #[error("{path:?} is a database of another program: set a path of its own for this one")]
+    #[error("{path:?} is the database of another program: set another path")]
     Foreign {
         /// The database file.
         path: PathBuf,
@@ -289,7 +289,7 @@ pub enum OpenError {
     },
     /// The file was written by a release that this one does not know.
     #[error(
-        "{path:?} was written by another version of this program, a newer one (schema {version}): run that version or a newer one"
+        "{path:?} was written by a newer version of this program (schema {version}): run that version or a newer one"
     )]
     Later {
         /// The database file.
@@ -299,7 +299,7 @@ pub enum OpenError {
     },
     /// The queue is being moved to PostgreSQL.
     #[error(
-        "the queue in {path:?} is being moved to PostgreSQL ({to}), since {since}: run `segment-loops move` again to finish that, or `segment-loops move --undo` to keep the queue here"
+        "the queue in {path:?} is being moved to PostgreSQL ({to}), since {since}: run `segment-loops move` again to finish the move, or `segment-loops move --undo` to keep the queue here"
     )]
     BeingMoved {
         /// The database file.
@@ -323,7 +323,7 @@ pub enum OpenError {
     },
     /// The file is a backup.
     #[error(
-        "{path:?} is a backup, of {at}, and not ready for use: what waits in it may have been sent since. Move it out of the data folder, and put it back with `segment-loops restore FILE`"
+        "{path:?} is a backup of {at}, and not ready for use: messages that wait in it may have been sent since. Move it out of the data folder, and restore it with `segment-loops restore FILE`"
     )]
     Backup {
         /// The database file.

@@ -197,7 +197,7 @@ mod tests {
         let sources = ["web", "app", "server"];
         for round in 0..100 {
             for source in sources {
-                // Those of the table too, so that more than may be remembered are in use.
+                // Uses names of the table as well, so that more names are in use than may be remembered.
                 for name in [format!("New {round}"), format!("New {}", round % 5)] {
                     names.id(&connection, source, &name, at(0)).unwrap();
                 }

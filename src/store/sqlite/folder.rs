@@ -152,7 +152,7 @@ mod tests {
         let (above, folder) = (root.path().join("a"), root.path().join("a/b"));
         create(&folder).unwrap();
         assert_eq!((mode(&above), mode(&folder)), (0o700, 0o700));
-        // One that exists has the mode that its owner gave it.
+        // An existing folder keeps the mode that its owner gave it.
         std::fs::set_permissions(&folder, Permissions::from_mode(0o750)).unwrap();
         create(&folder).unwrap();
         assert_eq!(mode(&folder), 0o750);

@@ -34,7 +34,7 @@ impl Header {
         Ok(read_at::<HEADER_BYTES>(log, 0)?.as_ref().and_then(Self::parse))
     }
 
-    /// Whether the log has nothing in the place of its header: it is empty, or was cut and then written on.
+    /// Whether the log has nothing where its header should be: it is empty, or was truncated and then continued.
     pub(super) fn is_hole(log: &mut File) -> io::Result<bool> {
         Ok(read_at(log, 0)?.is_none_or(|bytes| bytes == [0; HEADER_BYTES]))
     }
@@ -59,7 +59,7 @@ impl Header {
         FRAME_HEADER_BYTES + self.page_bytes
     }
 
-    /// Reads the bytes at the place of a frame. Its checksum must continue that of the frame before it.
+    /// Reads the bytes where a frame should be. Its checksum must continue that of the frame before it.
     pub(super) fn find(&self, log: &mut File, frame: u64) -> io::Result<Place> {
         let before = match frame {
             0 | 1 => Some(self.checksum),
@@ -77,7 +77,7 @@ impl Header {
             return Ok(Place::Frame);
         }
         let is_empty = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-        // A hole that begins inside the frame reaches its end, since SQLite writes on behind it.
+        // A hole that begins inside the frame reaches its end, since SQLite continues after it.
         let is_hole = match found[8..16] == self.salts {
             true => is_empty(&found[found.len() - 1..]),
             false => is_empty(&found[..FRAME_HEADER_BYTES]) || is_empty(&found[16..]),
@@ -116,12 +116,12 @@ impl Header {
     }
 }
 
-/// What is in the place of a frame.
+/// What was found where a frame should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// A whole frame of this log.
     Frame,
-    /// Nothing, or a part of a frame: the log ends before, or was cut there and then written on.
+    /// Nothing, or a part of a frame: the log ends there, or was truncated there and then continued.
     Hole,
     /// A frame of an earlier log, or anything else.
     Other,
@@ -273,7 +273,7 @@ mod tests {
             for kept in start..end {
                 let mut cut = log.clone();
                 cut[kept..end].fill(0);
-                // Zeros in the place of zeros are no loss.
+                // Zeros that replace zeros are no loss.
                 let expected = if cut == log { Place::Frame } else { Place::Hole };
                 assert_eq!(header.find(&mut file(&cut), number).unwrap(), expected, "{kept}");
             }

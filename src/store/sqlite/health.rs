@@ -6,7 +6,7 @@
 //! | failing | a write failed (full disk, lock, read-only), or the log could not be read | a write of at least the same size succeeds | are written, or refused if that fails |
 //! | unsafe: verify | a connection read a damaged page, or the database became shorter | a check finds all pages whole; then *reopen* | are refused |
 //! | unsafe: save | bytes of the log were overwritten | the writer has moved the log into the database; then *verify* | are refused |
-//! | unsafe: close | the log was moved | no process has the database open any more; then *reopen* | are refused |
+//! | unsafe: close | the log was moved | no process has the database open; then *reopen* | are refused |
 //! | unsafe: reopen | the check found all pages whole, or the moved log is in the database | the writer has opened the files again; then *well* | are refused |
 //! | unsafe: end | the log was cut, its index was overwritten, or another process keeps the files of a moved log open | never: the process ends | are refused |
 //!

@@ -23,16 +23,15 @@ pub struct SqliteOptions {
     pub backlog_messages_max: u64,
     /// Payload bytes that may be pending before more messages are refused. At least 1.
     pub backlog_bytes_max: u64,
-    /// Free bytes on the disk below which messages that can wait are refused; `None`: 256 MiB, or a tenth of the disk
-    /// if that is less.
+    /// Free bytes on the disk below which messages that can wait are refused; `None` means 256 MiB, or a tenth of the
+    /// disk if that is less.
     pub free_bytes_min: Option<u64>,
     /// Newest messages whose ids and persons are kept in memory until they are sorted into their tables, some
     /// 150 bytes each; as many again may arrive meanwhile. At least 1.
     pub recent_max: usize,
     /// Idle time after which the newest messages are sorted into their tables, if there are enough of them.
     pub quiet: Duration,
-    /// Pages of 4 KiB that the file may have, for tests of a full disk; `None`: as many as there is
-    /// room for.
+    /// Pages of 4 KiB that the file may have, for tests of a full disk; `None` means no limit.
     pub pages_max: Option<u32>,
     /// How long the payload of a message without a failure is kept after it is done.
     pub delivered_retention: Duration,
@@ -44,7 +43,7 @@ pub struct SqliteOptions {
     pub wal: WalMode,
     /// How long to wait for a lock that another process holds on the file.
     pub busy_timeout: Duration,
-    /// The key of the installation, if the schema is made; `None`: a random one.
+    /// The key of the installation, used when the schema is made; `None` generates a random one.
     pub installation_key: Option<[u8; 32]>,
     /// The migrations that lead to this version's schema.
     pub migrations: &'static [&'static str],

@@ -141,7 +141,7 @@ impl Drop for Part {
             && let Err(error) = std::fs::remove_file(&self.path)
         {
             let path = self.path.display();
-            tracing::warn!(%error, %path, "an unfinished file could not be removed: remove it, since it holds personal data");
+            tracing::warn!(%error, %path, "an unfinished file could not be removed: remove it, since it has personal data");
         }
     }
 }

@@ -94,8 +94,8 @@ pub(super) const NUMBER: &str = "
     INSERT INTO replays (seq, number, first_seq, only_subscription) VALUES (?2,
         COALESCE((SELECT number FROM replays WHERE seq = ?1), 0) + 1,
         COALESCE((SELECT first_seq FROM replays WHERE seq = ?1), ?1), ?3)";
-/// ?1 seq, ?2 the only state, or NULL, ?3 the only subscription, ?4 list of those that alone are made again, or NULL, ?5 a note
-/// for the details.
+/// ?1 seq, ?2 the only state, or NULL, ?3 the only subscription, ?4 list of the only ones that are made again, or NULL,
+/// ?5 a note for the details.
 pub(super) const SUPERSEDE: &str = "
     UPDATE deliveries SET is_superseded = 1, detail = detail || ?5
     WHERE seq = ?1 AND is_superseded = 0 AND (?2 IS NULL OR state = ?2)

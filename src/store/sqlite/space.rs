@@ -74,7 +74,7 @@ impl Space {
             tracing::warn!(
                 free_bytes_min = reserve,
                 disk_bytes = disk.total,
-                "store.free_bytes_min is more than the whole disk: only webhooks with a secret or token are accepted, whatever is free"
+                "store.free_bytes_min is more than the whole disk: only webhooks with a secret or token are accepted, however much is free"
             );
         }
         let mut log = file.as_os_str().to_owned();
@@ -183,7 +183,7 @@ fn report(space: FreeSpace, free_bytes: u64) {
         ),
         FreeSpace::Exhausted => tracing::error!(
             free_bytes,
-            "there is hardly any free space: nothing is accepted, what is left is kept for deliveries"
+            "there is hardly any free space: nothing is accepted, and the rest is kept for deliveries"
         ),
     }
 }

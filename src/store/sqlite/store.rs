@@ -150,7 +150,7 @@ impl SqliteStore {
         })
     }
 
-    /// Has the writer run a step, with others in one transaction.
+    /// Has the writer run a step, together with others in one transaction.
     pub(super) async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
         self.writing.write(step).await
     }

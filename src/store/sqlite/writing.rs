@@ -34,7 +34,7 @@ impl Writing {
         Self { orders, steps, health }
     }
 
-    /// Has the writer run a step, with others in one transaction.
+    /// Has the writer run a step, together with others in one transaction.
     pub(super) async fn write<S: Step>(&self, step: S) -> Result<S::Output, Fault> {
         let permit = Arc::clone(&self.steps).acquire_owned().await;
         let (order, answer) = StepOrder::new(step, permit.map_err(|_| Fault::Closed)?);

@@ -82,7 +82,7 @@ async fn until_writing(store: &SqliteStore) {
     }
 }
 
-/// Accepts messages until one is; returns the ids of those that were acknowledged.
+/// Tries to accept messages until one is acknowledged; returns its id.
 async fn accept_until_one_is(store: &SqliteStore, name: &str) -> String {
     let began = std::time::Instant::now();
     for n in 0.. {
@@ -489,7 +489,7 @@ async fn a_deleted_database_acknowledges_nothing_from_the_first_message_on() {
     std::fs::rename(path(&folder, ""), &elsewhere).unwrap();
     assert_unavailable(store.accept(vec![message("a")]).await);
     assert_unavailable(store.ready().await);
-    // What was accepted before can still be delivered.
+    // Messages accepted before can still be delivered.
     store.lease(ask("a", at(0))).await.unwrap();
     std::fs::rename(&elsewhere, path(&folder, "")).unwrap();
     assert_eq!(store.accept(vec![message("a")]).await.unwrap(), [Accepted::New]);
@@ -542,7 +542,7 @@ fn overwrite_frame(folder: &TempDir, is_superseded: bool) {
     overwrite_log(folder, 32 + frame * FRAME_BYTES, FRAME_BYTES);
 }
 
-/// Accepts messages until one is refused; returns the ids of those that were acknowledged.
+/// Accepts messages until one is refused; returns the acknowledged ids.
 async fn accept_until_one_is_refused(store: &SqliteStore) -> Vec<String> {
     let began = std::time::Instant::now();
     let mut acknowledged = Vec::new();

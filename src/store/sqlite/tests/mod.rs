@@ -279,7 +279,7 @@ async fn one_bad_order_does_not_fail_its_group() {
         2,
         "all of the bad one or nothing"
     );
-    // What was rolled back with it was written again, and is counted once.
+    // The steps that were rolled back with it were written again, and are counted once.
     let tallies = store.tallies(TallyStep::Hour, at(-3_600_000), at(3_600_000)).await.unwrap();
     assert_eq!((tallies.len(), tallies[0].count), (1, 2), "{tallies:?}");
 }

@@ -46,6 +46,6 @@ pub(super) async fn record(
     let AuditEntry { role, session, arguments, result, .. } = &entry;
     tracing::info!(role, session, action = action.as_str(), arguments, result, "a person acted");
     if let Err(fault) = state.audit.audit(&entry).await {
-        tracing::error!(error = %telemetry::chain(&fault), "what a person did could not be recorded");
+        tracing::error!(error = %telemetry::chain(&fault), "an action of a person could not be recorded");
     }
 }

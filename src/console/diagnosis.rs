@@ -376,7 +376,7 @@ impl Diagnosis {
                 if status.sources.iter().any(|source| source.last_received_at.is_some()) {
                     return None;
                 }
-                ("All is ready, and no message has been accepted yet.".to_owned(), None)
+                ("Everything is ready, and no message has been accepted yet.".to_owned(), None)
             }
             DiagnosisCode::Quiet => {
                 let day = &status.funnel[1];
@@ -384,7 +384,11 @@ impl Diagnosis {
                     return None;
                 }
                 let last = status.sources.iter().filter_map(|source| source.last_received_at).max();
-                ("All works, and no message was accepted in the last 24 hours.".to_owned(), last)
+                (
+                    "Everything works, and no message was accepted in the last 24 hours."
+                        .to_owned(),
+                    last,
+                )
             }
             DiagnosisCode::Shadow => {
                 let configured = || destinations().filter(|one| one.is_configured);
@@ -405,7 +409,7 @@ impl Diagnosis {
                         more => format!("{} deliveries", number(more)),
                     };
                     format!(
-                        "All works, and nothing is sent: {names} {are} in shadow mode. {shadowed} would have been sent in the last hour."
+                        "Everything works, and nothing is sent: {names} {are} in shadow mode. {shadowed} would have been sent in the last hour."
                     )
                 } else {
                     let shadowed = match shadowed {
@@ -414,7 +418,7 @@ impl Diagnosis {
                         more => format!("{} more deliveries", number(more)),
                     };
                     format!(
-                        "All works: {} delivered in the last hour. {names} {are} in shadow mode: {shadowed} would have been sent.",
+                        "Everything works: {} delivered in the last hour. {names} {are} in shadow mode: {shadowed} would have been sent.",
                         counted(status.funnel[0].delivered, "message")
                     )
                 };

@@ -196,8 +196,8 @@ fn not_covered(destination: &str, erased_at: Option<Timestamp>, log: WriteAheadL
     let end = erased_at.map_or("the erasure ends".to_owned(), |at| at.to_string());
     let mut not_covered = vec![
         format!("copies and backups of the database that were made before {end}"),
-        "messages that have neither the user id nor the address of the deletion as their order key, such as those with an anonymous id alone: they go when their retention ends".to_owned(),
-        format!("other destinations than {destination}, and the systems that sent the messages"),
+        "messages that have neither the user id nor the address of the deletion as their order key, such as those with only an anonymous id: they go when their retention ends".to_owned(),
+        format!("destinations other than {destination}, and the systems that sent the messages"),
         "message ids, names of events and subscriptions, states, times and counts".to_owned(),
         "messages of this person that were accepted after the deletion".to_owned(),
     ];
@@ -274,7 +274,7 @@ impl Erasures {
 pub fn why_not(destination: &Destination, deletion: &NewMessage) -> Option<String> {
     let contents = crate::queue::Contents { seq: Seq(0), payload: deletion.payload.clone() };
     let Some(message) = contents.message() else {
-        return Some("a deletion cannot be made of the id".to_owned());
+        return Some("no deletion can be made from the id".to_owned());
     };
     let plan = destination.plan(&message);
     let deleting = plan

@@ -135,7 +135,7 @@ pub(super) async fn filter(given: &Parameters, state: &AdminState) -> Result<Fil
 fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter, ApiError> {
     let persons = match given.get("person") {
         Some(person) => parse_persons(person).ok_or_else(|| {
-            bad_query("`person` is what the search of the console makes of an id")
+            bad_query("`person` must be a digest, as in the links of the console's search")
         })?,
         None => persons(given, digests)?,
     };

@@ -69,7 +69,7 @@ pub(super) async fn run_on_record(
     let task = tokio::spawn(async move {
         let part = run(&state, ask, time).await;
         if part.fault.is_none() || part.replayed > 0 {
-            let rest = if part.next.is_some() { "; the rest is to be continued" } else { "" };
+            let rest = if part.next.is_some() { "; the rest is still to be replayed" } else { "" };
             let (replayed, without_contents) =
                 (number(part.replayed), number(part.without_contents));
             let result = format!("{replayed} replayed, {without_contents} without contents{rest}");

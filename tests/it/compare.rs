@@ -381,7 +381,7 @@ async fn the_page_compares_a_form_without_a_script() {
     let place = |words: &str| first.text.find(words).unwrap();
     assert!(place("<code>m1</code>") < place("<code>m3</code>"), "{}", first.text);
     let failed = admin.post(PAGE, &[("text", &changed), ("only", "failed")], &[]).await;
-    assert!(failed.text.contains("No message that is kept"), "{}", failed.text);
+    assert!(failed.text.contains("takes no message that is kept"), "{}", failed.text);
 
     let wrong = admin.post(PAGE, &[("text", "name: x\naction: send")], &[]).await;
     assert_eq!(wrong.status, 200);

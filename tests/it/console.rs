@@ -323,7 +323,7 @@ async fn an_error_in_an_address_is_explained_on_a_page() {
     for (query, words) in [
         ("state=gone", "`state` must be one of"),
         ("from=soon", "`from` must be a time"),
-        ("person=ada@example.com", "`person` is what the search"),
+        ("person=ada@example.com", "`person` must be a digest"),
         ("before=x", "`before` must be"),
         ("colour=red", "a parameter is unknown"),
     ] {
@@ -335,7 +335,7 @@ async fn an_error_in_an_address_is_explained_on_a_page() {
     let now = visitor.get("/console").await;
     assert_eq!(now.status, 200);
     for words in [
-        "All is ready",
+        "Everything is ready",
         "curl -u",
         "the source “default”",
         r#"href="/console" data-key="n" aria-current"#,

@@ -62,7 +62,7 @@ async fn a_person_is_found_by_any_id_with_all_messages_of_all_ids() {
     let digests = led.location().strip_prefix("/console/people/").unwrap();
     assert!(digests.chars().all(|c| c.is_ascii_hexdigit() || c == '-'), "{digests}");
     let page = admin.get(led.location()).await;
-    for words in ["Loops accepted “Tested”; what it made of it", "a…@c….example", "user id"]
+    for words in ["Loops accepted “Tested”; what became of it there", "a…@c….example", "user id"]
     {
         assert!(page.text.contains(words), "no {words}: {}", page.text);
     }

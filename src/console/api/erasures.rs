@@ -96,7 +96,7 @@ pub(super) async fn erase(
     let digests = state.log.digests();
     let now = state.clock.now();
     let deletion = queue::deletion(&digests, (kind, &id), destination, &source, now);
-    let deletion = deletion.ok_or_else(|| which("a deletion cannot be made of this id"))?;
+    let deletion = deletion.ok_or_else(|| which("no deletion can be made from this id"))?;
     if let Some(why) = erasures::why_not(&planner, &deletion) {
         return Err(cannot(format!(
             "nothing would be deleted at Loops, and so nothing erased: {why}"

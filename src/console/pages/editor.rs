@@ -157,7 +157,7 @@ pub(super) async fn try_it(
 ) -> Response {
     if !frame.is_admin {
         // How many messages a trigger takes would reveal what they hold.
-        let text = "Changes are tried by admins: a trigger could find out what messages hold.";
+        let text = "Only admins can try changes: a trigger could reveal what messages hold.";
         return error_page(frame, &ApiError::new(StatusCode::FORBIDDEN, "viewer", text));
     }
     let written = match form {
@@ -272,7 +272,7 @@ async fn compare(
         person => filter::parse_persons(person).ok_or_else(|| {
             ApiError::bad_request(
                 "bad_query",
-                "`person` is what the search of the console makes of an id",
+                "`person` must be a digest, as in the links of the console's search",
             )
         })?,
     };

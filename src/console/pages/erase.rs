@@ -167,7 +167,7 @@ fn effect(state: &AdminState, ids: &[&KnownId], destination: String, has_source:
         crate::queue::Contents { seq: crate::queue::Seq(0), payload: deletion.payload }.message()
     });
     let Some(message) = message else {
-        return none("a deletion cannot be made of the id", destination);
+        return none("no deletion can be made from the id", destination);
     };
     let preview = Preview::of(&planner, &message);
     let request = preview.requests.first();

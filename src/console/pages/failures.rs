@@ -62,7 +62,7 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<FailuresPag
     let deliveries: u64 = groups.iter().map(|group| group.deliveries).sum();
     let meaning = match groups.len() {
         1 if deliveries == 1 => "One delivery failed.".to_owned(),
-        0 => "No delivery has failed that is still on record.".to_owned(),
+        0 => "No failed delivery is on record.".to_owned(),
         1 => format!("{} deliveries failed, all for one cause.", number(deliveries)),
         causes => format!(
             "{} deliveries failed, for {causes} causes; the most frequent is first.",

@@ -225,7 +225,7 @@ fn about_event(event: &str, events: &Events) -> String {
     let count = events.names.len();
     match (events.names.iter().any(|name| name == event), events.is_complete) {
         (true, _) => format!(
-            "Loops lists “{event}” among the events that a workflow can start with. Whether one does, it does not say."
+            "Loops lists “{event}” among the events that a workflow can start with, but does not say whether one does."
         ),
         (false, true) => {
             format!("Loops lists {count} events that a workflow can start with, and not “{event}”.")
@@ -332,7 +332,7 @@ fn compared(subscription: &str, steps: &[Step]) -> &'static str {
         }
         Some(request) => match request.is_as_planned {
             Some(true) => "The same request was sent.",
-            Some(false) => "Another request was sent: the mapping was changed since.",
+            Some(false) => "A different request was sent: the mapping has been changed since.",
             None => "",
         },
         None => "",

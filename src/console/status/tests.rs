@@ -207,11 +207,14 @@ fn each_diagnosis_is_reached_and_says_what_it_found() {
             DiagnosisCode::MostlyUnmatched,
             "No subscription took 1,201 of 1,301 messages in the last hour, most often because no trigger of an enabled subscription matched.",
         ),
-        (DiagnosisCode::NothingYet, "All is ready, and no message has been accepted yet."),
-        (DiagnosisCode::Quiet, "All works, and no message was accepted in the last 24 hours."),
+        (DiagnosisCode::NothingYet, "Everything is ready, and no message has been accepted yet."),
+        (
+            DiagnosisCode::Quiet,
+            "Everything works, and no message was accepted in the last 24 hours.",
+        ),
         (
             DiagnosisCode::Shadow,
-            "All works, and nothing is sent: `default` is in shadow mode. 4 deliveries would have been sent in the last hour.",
+            "Everything works, and nothing is sent: `default` is in shadow mode. 4 deliveries would have been sent in the last hour.",
         ),
         (
             DiagnosisCode::AllWell,
@@ -308,7 +311,7 @@ fn shadow_mode_beside_live_destinations_is_said() {
     assert_eq!(diagnosis.code, DiagnosisCode::Shadow);
     assert_eq!(
         diagnosis.sentence,
-        "All works: 100 messages delivered in the last hour. `staging` and `test` are in shadow mode: 4 more deliveries would have been sent."
+        "Everything works: 100 messages delivered in the last hour. `staging` and `test` are in shadow mode: 4 more deliveries would have been sent."
     );
 }
 

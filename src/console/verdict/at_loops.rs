@@ -55,7 +55,7 @@ pub(super) fn at_loops(facts: &Facts<'_>, message: &MessageRecord) -> (VerdictKi
         }
         false => (
             VerdictKind::NeverHeard,
-            "; what it made of it is not known here, since it has never reported anything"
+            "; what became of it there is not known, since Loops has never reported anything"
                 .to_owned(),
         ),
     }

@@ -227,10 +227,11 @@ async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_t
     assert!(loops.rest().is_empty());
 }
 
-/// The program is killed once this is so, and starts again more than a day later, when Loops takes everything. Returns
+/// The program is killed once this many requests were sent and this is so. It starts again more than a day later, when Loops takes everything. Returns
 /// the requests of each time, by the names of their events, and the states of the two deliveries.
 async fn killed_for_a_day(
     script: fn(&Seen) -> Reply,
+    sent: usize,
     is_reached: impl Fn(&Value) -> bool,
 ) -> ([Vec<Value>; 2], [Value; 2]) {
     let mut loops = ScriptedLoops::start(script).await;
@@ -239,7 +240,10 @@ async fn killed_for_a_day(
     std::fs::write(wall.0.path().join("subscriptions.toml"), TWO_EVENTS).unwrap();
     let service = setup.start();
     service.accept("/v1/track", track("u1", "m1")).await;
-    let mut before = vec![loops.next().await];
+    let mut before = Vec::new();
+    while before.len() < sent {
+        before.push(loops.next().await);
+    }
     service.message("m1", is_reached).await;
     before.extend(loops.rest());
     loops.now(|_| Reply::ok());
@@ -258,7 +262,7 @@ async fn killed_during_the_first_attempt_it_does_not_send_the_event_a_day_later(
         "/api-key" => Reply::ok(),
         _ => Reply::Silence,
     };
-    let (sent, states) = killed_for_a_day(silent, |_| true).await;
+    let (sent, states) = killed_for_a_day(silent, 1, |_| true).await;
     // The second event was certainly not sent before.
     assert_eq!(sent, [["first"], ["second"]]);
     assert_eq!(states, ["failed", "delivered"]);
@@ -271,7 +275,7 @@ async fn killed_during_a_later_request_of_a_message_it_does_not_send_that_a_day_
         _ => Reply::ok(),
     };
     let is_first_delivered = |found: &Value| found["deliveries"][0]["state"] == "delivered";
-    let (sent, states) = killed_for_a_day(silent, is_first_delivered).await;
+    let (sent, states) = killed_for_a_day(silent, 2, is_first_delivered).await;
     assert_eq!(sent, [vec!["first", "second"], vec![]]);
     assert_eq!(states, ["delivered", "failed"]);
 }
@@ -282,7 +286,7 @@ async fn killed_while_the_key_was_wrong_it_sends_what_waits_however_late() {
         "/api-key" => Reply::ok(),
         _ => Reply::status(401),
     };
-    let (sent, states) = killed_for_a_day(refusing, is_tried).await;
+    let (sent, states) = killed_for_a_day(refusing, 1, is_tried).await;
     assert_eq!(sent[1], ["first", "second"]);
     assert_eq!(states, ["delivered", "delivered"]);
 }

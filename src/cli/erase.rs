@@ -13,6 +13,7 @@ use super::{
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Flags};
 use crate::console::erasures::{self, Erasure, Erasures};
+use crate::destination::is_email;
 use crate::queue::{self, AcceptError, AuditAction, Store};
 use crate::segment::PersonIdKind;
 
@@ -57,9 +58,10 @@ pub(super) fn run(args: EraseArgs) -> Result<(), CliError> {
             return Err(CliError::Usage(format!("{option} is empty: give it a value")));
         }
     }
-    if args.email.as_ref().is_some_and(|email| !email.contains('@')) {
+    if args.email.as_ref().is_some_and(|email| !is_email(email.trim())) {
         return Err(CliError::Usage(
-            "--email must be an e-mail address; for a user id there is --user".to_owned(),
+            "--email must be an e-mail address that Loops can have, such as ada@example.com; for a user id there is --user"
+                .to_owned(),
         ));
     }
     let settings = config::load_store(&flags, config::environment())?;

@@ -132,7 +132,7 @@ fn wrong_arguments_and_a_wrong_configuration_have_their_own_exit_codes() {
 
 #[test]
 fn a_wrong_value_says_what_is_allowed() {
-    let cases: [(&[&str], &str); 10] = [
+    let cases: [(&[&str], &str); 11] = [
         (&["backup", "--to", "x/", "--keep", "0"], "0 is not in 1..="),
         (&["backup", "--to", "x/", "--keep=-1"], "invalid value '-1'"),
         (&["drift", "--sample", "10001"], "10001 is not in 1..=10000"),
@@ -141,6 +141,7 @@ fn a_wrong_value_says_what_is_allowed() {
         (&["erase"], "--user <ID>|--email <ADDRESS>|--receipt <ID>|--verify <FILE>"),
         (&["erase", "--user", " "], "--user is empty"),
         (&["erase", "--email", "ada"], "--email must be an e-mail address"),
+        (&["erase", "--email", "ada@nowhere"], "--email must be an e-mail address"),
         (&["replay"], "choose messages with --message-id, --user"),
         (&["man", "--to", "nowhere"], "the folder nowhere does not exist: create it first"),
     ];

@@ -209,9 +209,10 @@ impl Asked {
     /// Reads a body. No error repeats a part of it.
     fn read(body: &[u8]) -> Result<Self, ApiError> {
         const FIELDS: [&str; 3] = ["userId", "email", "destination"];
-        let body: Value =
+        // Only words the errors: of a field that is given twice, it has one value.
+        let value: Value =
             serde_json::from_slice(body).map_err(|_| which("the body is not JSON"))?;
-        let fields = body.as_object().ok_or_else(|| which("the body is not a JSON object"))?;
+        let fields = value.as_object().ok_or_else(|| which("the body is not a JSON object"))?;
         for (name, value) in fields {
             let Some(name) = FIELDS.into_iter().find(|field| field == name) else {
                 return Err(which(
@@ -227,7 +228,7 @@ impl Asked {
                 _ => return Err(which(&format!("`{name}` must be a string"))),
             }
         }
-        serde_json::from_value(body).map_err(|_| which("the body cannot be read"))
+        serde_json::from_slice(body).map_err(|_| which("a field of the body is given twice"))
     }
 
     /// The id that names the person.
@@ -252,4 +253,26 @@ impl Asked {
 fn which(problem: &str) -> ApiError {
     let message = format!("{problem}; send a JSON object such as {{\"userId\": \"user_1\"}}");
     ApiError::bad_request("which_person", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_that_is_given_twice_names_nobody() {
+        for body in [
+            r#"{"userId":"a","userId":"b"}"#,
+            r#"{"userId":"a","userId":"a"}"#,
+            r#"{"userId":null,"userId":"b"}"#,
+            r#"{"userId":"a","destination":"x","destination":"y"}"#,
+        ] {
+            assert!(Asked::read(body.as_bytes()).is_err(), "{body}");
+        }
+        for body in [r#"["a"]"#, r#"["a",null,null]"#, r#""a""#, ""] {
+            assert!(Asked::read(body.as_bytes()).is_err(), "{body}");
+        }
+        let asked = Asked::read(br#"{"userId":"b","email":null}"#);
+        assert_eq!(asked.ok().and_then(|asked| asked.user_id).as_deref(), Some("b"));
+    }
 }

@@ -35,7 +35,7 @@ impl Stepper {
         &self,
         held: &HeldLease,
         due: Due<'_>,
-        load: Load,
+        mut load: Load,
         slot: Slot,
         mut span: Span,
     ) -> Result<StepEnd, WorkError> {
@@ -57,7 +57,8 @@ impl Stepper {
         end_call(of_call, &reply);
         drop(in_flight);
         let facts = self.contact_facts(request.endpoint, &load.body);
-        let Load { happened_at, opts_in_at, is_replay, .. } = load;
+        let Load { happened_at, is_replay, .. } = load;
+        let opt_in = load.opt_in.take();
         let (accepted_at, class) = load.accepted;
         // Recording the outcome may take long, if the store fails.
         drop(load);
@@ -80,7 +81,7 @@ impl Stepper {
         let next = verdict.next;
         let has_address = facts.as_ref().is_some_and(Facts::has_address);
         let awaiting = self.awaiting(due, &tried, &verdict, has_address, is_replay);
-        let times = Times { started_at, happened_at, opts_in_at, now: self.clock.now() };
+        let times = Times { started_at, happened_at, opt_in, now: self.clock.now() };
         let contact = facts.and_then(|facts| contact_change(due, &tried, &verdict, facts, times));
         let learned = Learning { contact, awaiting };
         let is_delivered =

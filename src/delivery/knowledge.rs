@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 
-use super::consent::{Consent, is_opt_in, opt_ins};
+use super::consent::{Consent, is_opt_in};
 use super::union::object;
 use crate::action::Endpoint;
 use crate::destination::{
@@ -37,19 +37,17 @@ pub(super) struct Facts {
     has_address: bool,
     /// Whether it changes what others may change, too: mailing lists and the subscription.
     may_resubscribe: bool,
-    /// What it subscribes the contact to: mailing lists, and `None` for all mails.
-    opt_ins: Vec<Option<String>>,
 }
 
-/// The times of a request that Loops accepted.
-#[derive(Debug, Clone, Copy)]
+/// The times of a request that Loops accepted, and whom it may bring back.
+#[derive(Debug, Clone)]
 pub(super) struct Times {
     /// When the attempt began.
     pub(super) started_at: Timestamp,
     /// When its message happened, if its contact is remembered with that time; else the epoch.
     pub(super) happened_at: Timestamp,
-    /// When its message happened, if it may bring back a person who left.
-    pub(super) opts_in_at: Option<Timestamp>,
+    /// To what it may bring back a person who left.
+    pub(super) opt_in: Option<OptIn>,
     pub(super) now: Timestamp,
 }
 
@@ -94,7 +92,6 @@ impl FactsMaker<'_> {
             has_address: address.is_some(),
             values: Vec::new(),
             may_resubscribe: false,
-            opt_ins: opt_ins(endpoint, body),
         };
         for (name, value) in body.iter() {
             match (name, value) {
@@ -147,7 +144,7 @@ impl Facts {
 
     /// What is learned once Loops has accepted the request.
     pub(super) fn learn(self, lane: LaneKey, request: RequestId, times: Times) -> Learned {
-        let Times { started_at, happened_at, opts_in_at, now } = times;
+        let Times { started_at, happened_at, opt_in, now } = times;
         let known = |(name, value)| KnownProperty { name, value, at: now, happened_at, request };
         let properties = self.values.into_iter().map(known).collect();
         Learned {
@@ -160,7 +157,7 @@ impl Facts {
             request,
             started_at,
             properties,
-            opt_in: opts_in_at.map(|at| OptIn { lists: self.opt_ins, at }),
+            opt_in,
         }
     }
 

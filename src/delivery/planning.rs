@@ -8,11 +8,12 @@ use metrics::counter;
 use tracing::{debug, error, info, warn};
 
 use super::assembly::{Assembly, JudgedPlan};
-use super::consent::Consent;
+use super::consent::{Consent, is_opt_in};
 use super::knowledge::{Bodies, Knowledge};
 use super::room::Preparing;
 use super::sought::Sought;
 use super::stepper::Stepper;
+use super::union::object;
 use super::wishes::Trust;
 use crate::action::{ActionKind, Unmatched, UnmatchedReason};
 use crate::crash;
@@ -209,8 +210,12 @@ impl Stepper {
                 break;
             }
             // What a request teaches has one time, that of its first message.
-            if destination.contact_options().stale == Stale::Skip
-                && plan.as_ref().is_ok_and(|plan| job.happened_at(plan.happened_at) < first)
+            let teaches = |plan: &Plan| {
+                destination.contact_options().stale == Stale::Skip || subscribes_somebody(plan)
+            };
+            if plan
+                .as_ref()
+                .is_ok_and(|plan| job.happened_at(plan.happened_at) < first && teaches(plan))
             {
                 break;
             }
@@ -502,6 +507,13 @@ fn not_needed(merge: &NewMerge) -> Vec<(ActionKind, NotNeededReason)> {
         NewOutcome::Request(_) | NewOutcome::Failed(_) => None,
     });
     found.collect()
+}
+
+/// Whether a request of a plan subscribes its contact, to all mails or to a list.
+fn subscribes_somebody(plan: &Plan) -> bool {
+    let mut requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
+    requests
+        .any(|request| object(&request.body).is_some_and(|body| is_opt_in(request.endpoint, &body)))
 }
 
 fn unreadable(now: Timestamp) -> NewPlan {

@@ -1,13 +1,14 @@
 //! The steps of a lane. A step opens the lane's first message, plans and freezes it unless that is done, and
 //! makes one attempt at its first pending request.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use tracing::error;
 
-use super::consent::is_opt_in;
+use super::consent::opt_ins;
 use super::knowledge::Facts;
 use super::lanes::Turn;
 use super::lease::{HeldLease, LeaseLost};
@@ -16,9 +17,9 @@ use super::room::{Place, is_large};
 use super::stepper::{Hopeless, Load, STORE_FAULT_WAIT, StepEnd, Stepper};
 use super::union::object;
 use super::verdict::{Due, Next};
-use crate::destination::Stale;
+use crate::destination::{ConsentGuard, Stale};
 use crate::loops::Slot;
-use crate::queue::{FrozenRequest, Job, WorkError};
+use crate::queue::{FrozenRequest, Job, OptIn, Unavailable, WorkError};
 use crate::telemetry;
 
 /// How long a lane waits before it checks whether the catalogue that its message needs has been read.
@@ -102,7 +103,10 @@ impl Stepper {
             }
         };
         let happened_at = self.learned_at(&job);
-        let opts_in_at = requests.first().and_then(|request| self.opts_in_at(&job, request));
+        let opt_in = match requests.first() {
+            Some(request) if !is_shadow => self.opt_in(&job, request).await?,
+            _ => None,
+        };
         // Loops may take its time to answer, and many messages may be at that point: only the request at hand is kept.
         job.payload = Bytes::new();
         let is_last = requests.len() == 1;
@@ -112,7 +116,7 @@ impl Stepper {
         let is_replay = job.replay.number > 0;
         let body = std::mem::take(&mut request.body);
         let accepted = (job.received_at, turn.head.class);
-        let load = Load { body, happened_at, opts_in_at, is_replay, accepted, _place: place };
+        let load = Load { body, happened_at, opt_in, is_replay, accepted, _place: place };
         let due = Due {
             request: &request,
             seq,
@@ -150,13 +154,36 @@ impl Stepper {
         }
     }
 
-    /// When the message of a request happened, if the request may bring back a person who left.
-    fn opts_in_at(&self, job: &Job, request: &FrozenRequest) -> Option<Timestamp> {
-        if !self.destination.borrow().may_resubscribe()
-            || !is_opt_in(request.endpoint, &object(&request.body)?)
-        {
-            return None;
+    /// To what a request may bring back a person who left: all that it subscribes the person to in the name of a
+    /// subscription that may take an opt-out back. What it does for another subscription was frozen before the opt-out was
+    /// known, and is no reason to forget it.
+    async fn opt_in(
+        &self,
+        job: &Job,
+        request: &FrozenRequest,
+    ) -> Result<Option<OptIn>, Unavailable> {
+        let destination = Arc::clone(&self.destination.borrow());
+        if !destination.may_resubscribe() {
+            return Ok(None);
         }
-        Some(job.happened_at(job.message().and_then(|message| message.timestamp())))
+        let opt_ins = |body: &Bytes| {
+            object(body).map(|body| opt_ins(request.endpoint, &body)).unwrap_or_default()
+        };
+        let mut lists = opt_ins(&request.body);
+        if !lists.is_empty() && destination.options().consent == ConsentGuard::Guard {
+            let mut parts = self.queue.parts(request.id).await?;
+            parts.retain(|part| destination.resubscribes(&part.subscription));
+            let of_parts = parts.iter().flat_map(|part| match &part.body {
+                Some(body) => opt_ins(body),
+                None if request.is_merged => Vec::new(),
+                None => lists.clone(),
+            });
+            lists = of_parts.collect();
+            lists.sort_unstable();
+            lists.dedup();
+        }
+        // No message that is merged into it and subscribes somebody happened before this one.
+        let at = job.happened_at(job.message().and_then(|message| message.timestamp()));
+        Ok((!lists.is_empty()).then_some(OptIn { lists, at }))
     }
 }

@@ -25,7 +25,7 @@ use crate::clock::SharedClock;
 use crate::destination::{Destination, IdentityGuard, NewContactsPolicy};
 use crate::loops::Client;
 use crate::queue::{
-    BrokenMessage, Class, Failure, FailureReason, HoldsAsk, Lease, Seq, Work, WorkError,
+    BrokenMessage, Class, Failure, FailureReason, HoldsAsk, Lease, OptIn, Seq, Work, WorkError,
 };
 use crate::segment::{Digests, LaneKey};
 use crate::telemetry::{self, Traces};
@@ -66,8 +66,8 @@ pub(super) struct Load {
     pub(super) body: Bytes,
     /// When its message happened, if its contact is remembered with that time; else the epoch.
     pub(super) happened_at: Timestamp,
-    /// When its message happened, if it may bring back a person who left.
-    pub(super) opts_in_at: Option<Timestamp>,
+    /// To what it may bring back a person who left.
+    pub(super) opt_in: Option<OptIn>,
     /// Whether its message is replayed.
     pub(super) is_replay: bool,
     /// When its message was accepted, and as what.

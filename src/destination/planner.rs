@@ -99,6 +99,12 @@ impl Destination {
             || self.subscriptions.iter().any(CompiledSubscription::resubscribes)
     }
 
+    /// Whether requests of the subscription with this name may subscribe people again who left.
+    pub fn resubscribes(&self, subscription: &str) -> bool {
+        let mut subscriptions = self.subscriptions.iter();
+        subscriptions.any(|one| one.name() == subscription && one.resubscribes())
+    }
+
     /// Returns the same destination with another catalogue.
     pub fn with_catalogue(&self, catalogue: Option<Arc<Catalogue>>) -> Self {
         Self { catalogue, ..self.clone() }

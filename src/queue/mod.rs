@@ -194,6 +194,10 @@ pub trait Work: Send + Sync {
     /// The subscriptions whose deliveries a request carries, each once, in alphabetical order.
     async fn subscriptions(&self, request: RequestId) -> Result<Vec<String>, Unavailable>;
 
+    /// The deliveries that a pending request carries, each with its own part of it, in any order. Of at most
+    /// [`CARRIED_MAX`] messages.
+    async fn parts(&self, request: RequestId) -> Result<Vec<CarriedPart>, Unavailable>;
+
     /// What is known of contacts of a destination; those of which nothing is known are left out.
     async fn contacts(
         &self,

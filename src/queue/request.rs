@@ -76,3 +76,12 @@ pub struct RequestContents {
     /// or be gone.
     pub seqs: Vec<Seq>,
 }
+
+/// A delivery that a request carries, and what it contributes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CarriedPart {
+    /// Name of the subscription.
+    pub subscription: String,
+    /// The JSON body of its part of a merged request; `None`: the request is its own alone.
+    pub body: Option<Bytes>,
+}

@@ -7,9 +7,9 @@ use tokio::sync::watch;
 use super::runtime::{engine, wait};
 use super::world::{Access, FlakyStore};
 use crate::queue::{
-    AcceptError, Audit, AuditEntry, AuditRecord, BrokenMessage, CheckIn, Class, Committed,
-    Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback, FeedbackRecord,
-    Filter, Forward, FreeSpace, Frozen, Head, HoldsAnswer, HoldsAsk, Housekeeping,
+    AcceptError, Audit, AuditEntry, AuditRecord, BrokenMessage, CarriedPart, CheckIn, Class,
+    Committed, Consequence, Contact, Contents, Depth, EventName, FailureGroups, Feedback,
+    FeedbackRecord, Filter, Forward, FreeSpace, Frozen, Head, HoldsAnswer, HoldsAsk, Housekeeping,
     IdentityConflict, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
     LeaseRequest, Log, MessageRecord, NewContacts, NewContactsDay, NewFeedback, NewMerge,
     NewMessage, NewReceipt, OptOut, Page, PendingAsk, Receipt, ReceiptFilter, Receipts, Recorded,
@@ -145,6 +145,10 @@ impl Work for FlakyStore {
 
     async fn subscriptions(&self, request: RequestId) -> Result<Vec<String>, Unavailable> {
         self.call("subscriptions", Access::Read, self.inner.subscriptions(request)).await
+    }
+
+    async fn parts(&self, request: RequestId) -> Result<Vec<CarriedPart>, Unavailable> {
+        self.call("parts", Access::Read, self.inner.parts(request)).await
     }
 
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {

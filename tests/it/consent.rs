@@ -5,7 +5,7 @@ use segment_loops::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::feedback::{SECRET, event, tell};
-use crate::support::{EMAIL_DOMAIN, ScriptedLoops, Service, Setup};
+use crate::support::{EMAIL_DOMAIN, Reply, ScriptedLoops, Service, Setup};
 
 /// Fills `subscribed` and a list from what a message says.
 const SUBSCRIPTIONS: &str = r#"
@@ -29,6 +29,13 @@ trigger = 'type = "group"'
 resubscribe = true
 [subscriptions.mapping]
 subscribed = true
+mailingLists = { news = true }
+[[subscriptions]]
+name = "Newsletter"
+action = "createOrUpdateContact"
+trigger = 'type = "page"'
+resubscribe = true
+[subscriptions.mapping]
 mailingLists = { news = true }
 "#;
 
@@ -62,7 +69,11 @@ impl Fixture {
             .env("LOOPS_WEBHOOK_SECRET", SECRET)
             .env("LOOPS_SUBSCRIPTIONS", file.to_str().unwrap());
         for (name, value) in options {
-            setup = setup.env(&format!("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__{name}"), value);
+            let name = match name.starts_with("LOOPS_") {
+                true => (*name).to_owned(),
+                false => format!("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__{name}"),
+            };
+            setup = setup.env(&name, value);
         }
         (Self { service: setup.start(), loops, count: 0, _folder: folder }, setup)
     }
@@ -209,6 +220,86 @@ async fn who_is_brought_back_by_a_request_that_loops_took_is_no_longer_kept_from
     // Leaving once more counts.
     fixture.report("email.unsubscribed").await;
     assert_eq!(fixture.subscribed(opt_in()).await, None);
+}
+
+/// This many seconds before now.
+fn ago(seconds: i64) -> jiff::Timestamp {
+    SystemClock.now() - SignedDuration::from_secs(seconds)
+}
+
+impl Fixture {
+    /// Loops reports that Ada left an hour ago while it fails to take these messages; then it takes them. Returns the first
+    /// body that it got.
+    async fn leave_meanwhile(&mut self, messages: Vec<Value>) -> Value {
+        self.loops.rest();
+        self.loops.now(|_| Reply::status(503));
+        self.service.accept("/v1/batch", json!({"batch": messages})).await;
+        let first = self.loops.next().await.body;
+        for name in ["email.unsubscribed", "contact.mailingList.unsubscribed"] {
+            let mut left = report(name, "ada");
+            left["eventTime"] = ago(60 * 60).as_second().into();
+            assert_eq!(tell(&self.service, name, &left).await.status, 200);
+        }
+        self.loops.now(|_| Reply::ok());
+        for message in &messages {
+            let id = message["messageId"].as_str().unwrap();
+            self.service.message(id, |found| found["state"] == "delivered").await;
+        }
+        self.loops.rest();
+        first
+    }
+}
+
+fn page(id: &str, seconds_ago: i64) -> Value {
+    json!({"type": "page", "userId": "ada", "messageId": id, "timestamp": ago(seconds_ago).to_string()})
+}
+
+#[tokio::test]
+async fn a_request_that_was_frozen_before_the_report_does_not_bring_the_person_back() {
+    let (mut fixture, _) = Fixture::start(&[]).await;
+    let mut frozen = opt_in();
+    frozen["messageId"] = "frozen".into();
+    let first = fixture.leave_meanwhile(vec![frozen]).await;
+    assert_eq!(first["subscribed"], json!(true));
+    let (body, warnings) = fixture.send(opt_in()).await;
+    assert_eq!(body.get("subscribed"), None, "{body}");
+    assert!(warnings.contains("email.unsubscribed"), "{warnings}");
+}
+
+#[tokio::test]
+async fn of_a_merged_request_only_what_may_bring_the_person_back_does() {
+    let (mut fixture, _) = Fixture::start(&[("LOOPS_RATE_LIMIT", "1")]).await;
+    let bob = json!({"type": "identify", "userId": "bob", "traits": {"plan": "pro"}});
+    fixture.send(bob).await;
+    let mut frozen = opt_in();
+    frozen["messageId"] = "frozen".into();
+    frozen["timestamp"] = ago(120).to_string().into();
+    let first = fixture.leave_meanwhile(vec![frozen, page("merged", 60)]).await;
+    assert_eq!(
+        (&first["subscribed"], &first["mailingLists"]),
+        (&json!(true), &json!({"news": true}))
+    );
+    let both = identify(json!({"subscribed": true, "news": true}));
+    let (body, warnings) = fixture.send(both).await;
+    assert_eq!(
+        (body.get("subscribed"), &body["mailingLists"]),
+        (None, &json!({"news": true})),
+        "{warnings}"
+    );
+}
+
+#[tokio::test]
+async fn an_earlier_message_that_subscribes_somebody_is_not_merged_into_a_later_one() {
+    let (mut fixture, _) = Fixture::start(&[("LOOPS_RATE_LIMIT", "1")]).await;
+    let bob = json!({"type": "identify", "userId": "bob", "traits": {"plan": "pro"}});
+    fixture.send(bob).await;
+    let mut later = identify(json!({"plan": "pro"}));
+    later["messageId"] = "later".into();
+    later["timestamp"] = ago(60).to_string().into();
+    let batch = json!({"batch": [later, page("earlier", 120)]});
+    fixture.service.accept("/v1/batch", batch).await;
+    assert_eq!(fixture.loops.next().await.body["mailingLists"], json!({}));
+    assert_eq!(fixture.loops.next().await.body["mailingLists"], json!({"news": true}));
 }
 
 #[tokio::test]

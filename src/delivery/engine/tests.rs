@@ -217,6 +217,10 @@ impl Work for Queue {
         Ok(vec![])
     }
 
+    async fn parts(&self, _: RequestId) -> Result<Vec<CarriedPart>, Unavailable> {
+        Ok(vec![])
+    }
+
     async fn traces(&self, _: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {
         Ok(vec![])
     }

@@ -113,12 +113,22 @@ pub(crate) async fn the_traces_of_what_a_request_carries_can_be_read(store: &dyn
     let subscriptions = async |id: RequestId| store.subscriptions(id).await.unwrap();
     assert_eq!(subscriptions(frozen[0].id).await, ["a other", "one"]);
     assert_eq!(subscriptions(RequestId(i64::MAX)).await, [] as [&str; 0]);
+    let parts = async |id: RequestId| {
+        let found = store.parts(id).await.unwrap().into_iter();
+        let mut found: Vec<_> = found.map(|part| (part.subscription, part.body)).collect();
+        found.sort();
+        found
+    };
+    let part = |name: &str, n: u32| (name.to_owned(), Some(request(n).body));
+    assert_eq!(parts(frozen[0].id).await, [part("a other", 2), part("one", 1), part("one", 4)]);
+    assert_eq!(parts(RequestId(i64::MAX)).await, []);
     // Of one that is sent alone, its own; and after a replay, the one in which the message was accepted.
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
     let alone = async |seq: Seq| store.open(seq).await.unwrap().unwrap().requests.remove(0);
     let part = alone(third).await;
     assert_eq!(traces(part.id).await, [trace(3)]);
     assert_eq!(subscriptions(part.id).await, ["one"]);
+    assert_eq!(parts(part.id).await, [("one".to_owned(), None)]);
     store.settle(&lease, settlement(&part, 2, Consequence::Failed(failure()))).await.unwrap();
     assert_eq!(replay(store, all(ReplayState::Failed), false).await, (1, 0));
     let replayed = record(store, "c").await.seq;

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::params::{Array, params};
 use super::records;
 use super::rows::get;
-use crate::queue::{Contents, RequestId, Seq};
+use crate::queue::{CarriedPart, Contents, RequestId, Seq};
 use crate::telemetry::TraceContext;
 
 /// $1 seqs. The requests that carry or carried their deliveries.
@@ -45,6 +45,10 @@ pub(super) const TRACES: &str = "
 pub(super) const SUBSCRIPTIONS: &str = "
     SELECT DISTINCT subscription COLLATE \"C\" FROM @deliveries
     WHERE seq = ANY($1) AND request_id = $2 ORDER BY 1";
+
+/// $1 seqs, $2 id of their request.
+pub(super) const PARTS: &str = "
+    SELECT subscription, part_id FROM @deliveries WHERE seq = ANY($1) AND request_id = $2";
 
 /// Returns the contents of messages, in the order of `seqs`.
 pub(super) async fn read(connection: &Connection, seqs: &[Seq]) -> Result<Vec<Contents>, Fault> {
@@ -88,6 +92,30 @@ pub(super) async fn subscriptions(
     let seqs = Array(contents.seqs.iter().map(|seq| seq.0).collect());
     let found = connection.query(SUBSCRIPTIONS, params![seqs, request.0]).await?;
     found.iter().map(|row| get(row, 0)).collect()
+}
+
+/// The deliveries that a request carries, each with its part of it.
+pub(super) async fn parts(
+    connection: &Connection,
+    request: RequestId,
+) -> Result<Vec<CarriedPart>, Fault> {
+    let mut contents = records::request_contents(connection, &[request]).await?;
+    let Some(contents) = contents.pop() else { return Ok(Vec::new()) };
+    let seqs = Array(contents.seqs.iter().map(|seq| seq.0).collect());
+    let mut carried: Vec<(String, Option<RequestId>)> = Vec::new();
+    for row in connection.query(PARTS, params![seqs, request.0]).await? {
+        carried.push((get(&row, 0)?, get::<Option<i64>>(&row, 1)?.map(RequestId)));
+    }
+    let ids: Vec<RequestId> = carried.iter().filter_map(|(_, part)| *part).collect();
+    let mut bodies: HashMap<RequestId, Bytes> = HashMap::new();
+    for part in records::request_contents(connection, &ids).await? {
+        bodies.extend(part.body.map(|body| (part.id, body)));
+    }
+    let of = |(subscription, part): (String, Option<RequestId>)| CarriedPart {
+        subscription,
+        body: part.and_then(|part| bodies.get(&part).cloned()),
+    };
+    Ok(carried.into_iter().map(of).collect())
 }
 
 /// Removes the contents of messages that are done; returns how many rows changed. The bodies of their requests were

@@ -64,10 +64,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::{NotifyMode, StoreConfig};
 use crate::queue::{
-    AcceptError, AuditEntry, BrokenMessage, Class, Committed, Contact, Depth, FreeSpace, Frozen,
-    Head, HoldsAnswer, HoldsAsk, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease, LeaseHolder,
-    LeaseRequest, NewMerge, NewMessage, OptOut, PendingAsk, RequestId, Seq, Settled, Settlement,
-    Store, StoredCatalogue, Unavailable, Work, WorkError,
+    AcceptError, AuditEntry, BrokenMessage, CarriedPart, Class, Committed, Contact, Depth,
+    FreeSpace, Frozen, Head, HoldsAnswer, HoldsAsk, Inbox, Job, KnownContact, LaneAsk, LanePart,
+    Lease, LeaseHolder, LeaseRequest, NewMerge, NewMessage, OptOut, PendingAsk, RequestId, Seq,
+    Settled, Settlement, Store, StoredCatalogue, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, LaneKey, PersonDigest};
 use crate::store::Schema;
@@ -504,6 +504,13 @@ impl Work for PostgresStore {
         let subscriptions = contents::subscriptions(&connection, request).await?;
         connection.give_back();
         Ok(subscriptions)
+    }
+
+    async fn parts(&self, request: RequestId) -> Result<Vec<CarriedPart>, Unavailable> {
+        let snapshot = self.readers.snapshot().await?;
+        let parts = contents::parts(&snapshot, request).await?;
+        snapshot.end().await?;
+        Ok(parts)
     }
 
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {

@@ -28,12 +28,12 @@ use super::{
     purge, receipts, replay, replicas,
 };
 use crate::queue::{
-    AcceptError, AuditEntry, BrokenMessage, CheckIn, Class, Committed, Contact, Contents,
-    DeliveryState, Depth, EventName, FailureGroups, Filter, FreeSpace, Frozen, Head, HoldsAnswer,
-    HoldsAsk, Housekeeping, IdentityConflict, Inbox, Job, KnownContact, LaneAsk, LanePart, Lease,
-    LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut, Page, PendingAsk,
-    ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId, Seq, Settled,
-    Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
+    AcceptError, AuditEntry, BrokenMessage, CarriedPart, CheckIn, Class, Committed, Contact,
+    Contents, DeliveryState, Depth, EventName, FailureGroups, Filter, FreeSpace, Frozen, Head,
+    HoldsAnswer, HoldsAsk, Housekeeping, IdentityConflict, Inbox, Job, KnownContact, LaneAsk,
+    LanePart, Lease, LeaseHolder, LeaseRequest, Log, MessageRecord, NewMerge, NewMessage, OptOut,
+    Page, PendingAsk, ReplayAsk, ReplayChunk, Replays, Replicas, RequestContents, RequestId, Seq,
+    Settled, Settlement, Store, StoredCatalogue, Tally, TallyStep, Unavailable, Work, WorkError,
 };
 use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
@@ -126,6 +126,10 @@ impl Work for SqliteStore {
 
     async fn subscriptions(&self, request: RequestId) -> Result<Vec<String>, Unavailable> {
         Ok(self.readers.read(move |snapshot| log::subscriptions(snapshot, request)).await?)
+    }
+
+    async fn parts(&self, request: RequestId) -> Result<Vec<CarriedPart>, Unavailable> {
+        Ok(self.readers.read(move |snapshot| log::parts(snapshot, request)).await?)
     }
 
     async fn traces(&self, request: RequestId) -> Result<Vec<Option<TraceContext>>, Unavailable> {

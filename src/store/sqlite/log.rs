@@ -10,8 +10,9 @@ use super::new_contacts;
 use super::recent::{Known, sorted_through};
 use super::rows::{self, from_ms, json_list, message_columns};
 use crate::queue::{
-    Attempt, CARRIED_MAX, Class, Contents, DeliveryRecord, Depth, FrozenRequest, Head, Job,
-    LaneAsk, LanePart, LeaseHolder, MessageRecord, PendingAsk, RequestContents, RequestId, Seq,
+    Attempt, CARRIED_MAX, CarriedPart, Class, Contents, DeliveryRecord, Depth, FrozenRequest, Head,
+    Job, LaneAsk, LanePart, LeaseHolder, MessageRecord, PendingAsk, RequestContents, RequestId,
+    Seq,
 };
 use crate::segment::{LaneKey, MessageHash};
 use crate::store::backlog::Size;
@@ -151,6 +152,12 @@ pub(super) const CARRIED: &str = "SELECT seq FROM deliveries WHERE request_id = 
 /// ?1 request id.
 pub(super) const SUBSCRIPTIONS: &str =
     "SELECT DISTINCT subscription FROM deliveries WHERE request_id = ?1 ORDER BY subscription";
+
+/// ?1 request id, ?2 limit.
+pub(super) const PARTS: &str = "
+    SELECT d.subscription, p.body
+    FROM deliveries d LEFT JOIN requests p ON p.id = d.part_id
+    WHERE d.request_id = ?1 LIMIT ?2";
 
 /// ?1 list of sequence numbers. The deliveries of each message in order.
 pub(super) const DELIVERIES: &str = "
@@ -350,6 +357,17 @@ pub(super) fn subscriptions(
 ) -> Result<Vec<String>, Fault> {
     let mut statement = snapshot.prepare_cached(SUBSCRIPTIONS)?;
     let found = statement.query_map([request.0], |row| row.get(0))?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// Returns the deliveries that a request carries, each with its part of it.
+pub(super) fn parts(snapshot: &Connection, request: RequestId) -> Result<Vec<CarriedPart>, Fault> {
+    let mut statement = snapshot.prepare_cached(PARTS)?;
+    let limit = i64::try_from(CARRIED_MAX).unwrap_or(i64::MAX);
+    let found = statement.query_map([request.0, limit], |row| {
+        let body = row.get::<_, Option<Vec<u8>>>(1)?.map(Bytes::from);
+        Ok(CarriedPart { subscription: row.get(0)?, body })
+    })?;
     Ok(found.collect::<Result<_, _>>()?)
 }
 

@@ -408,6 +408,7 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             REQUEST_BODY => ["requests (rowid=?)"],
             CARRIED => ["deliveries_request (request_id=?)"],
             SUBSCRIPTIONS => ["deliveries_request (request_id=?)"],
+            PARTS => ["deliveries_request (request_id=?)", "p (rowid=?)"],
             DELIVERIES => ["a (seq=? AND subscription=?)", "deliveries_seq (seq=?)", "r (rowid=?)"],
             ATTEMPTS => ["attempts_request (request_id=?)"],
         }

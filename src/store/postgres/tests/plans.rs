@@ -175,6 +175,7 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
         ("contents", contents::READ, vec![Numbers(seqs.clone())]),
         ("traces", contents::TRACES, vec![Numbers(seqs.clone())]),
         ("subscriptions", contents::SUBSCRIPTIONS, vec![Numbers(seqs.clone()), Number(first)]),
+        ("parts", contents::PARTS, vec![Numbers(seqs.clone()), Number(first)]),
         ("deliveries", records::DELIVERIES, vec![Numbers(seqs.clone())]),
         ("last done", purge::LAST_DONE, vec![Number(first), Number(end)]),
         (

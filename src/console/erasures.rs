@@ -217,15 +217,15 @@ impl Erasures {
     /// Reads receipts as the API and the command line return them: pages of a list, arrays, or single receipts, one
     /// after another.
     pub fn read(text: &str) -> Result<Vec<Self>, UnreadableReceipts> {
-        let line_at = |byte: usize| {
-            let before = &text.as_bytes()[..byte.min(text.len())];
-            1 + before.iter().filter(|byte| **byte == b'\n').count()
-        };
         let mut values = serde_json::Deserializer::from_str(text).into_iter::<serde_json::Value>();
         let mut pages = Vec::new();
+        // The line of each value is counted on from that of the value before it.
+        let (mut line, mut counted) = (1, 0);
         loop {
             let rest = text.get(values.byte_offset()..).unwrap_or_default();
-            let line = line_at(text.len() - rest.trim_start().len());
+            let start = text.len() - rest.trim_start().len();
+            line += text.get(counted..start).unwrap_or_default().matches('\n').count();
+            counted = start;
             let value = match values.next() {
                 None => return Ok(pages),
                 Some(Ok(value)) => value,
@@ -372,6 +372,7 @@ mod tests {
             ("{}".to_owned(), 1, "not a receipt"),
             ("\n[1]".to_owned(), 2, "not a receipt"),
             ("no JSON".to_owned(), 1, "not JSON"),
+            ("[]\n[\n]\n\n[] []\n {}".to_owned(), 6, "not a receipt"),
             (format!("[{}]\n\n{{\"id\": 1}}", one.replace('\n', "")), 3, "not a receipt"),
             (format!("[{}]\n\n{{\"id\": 1,", one.replace('\n', "")), 3, "not JSON"),
         ] {

@@ -15,12 +15,17 @@ use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Keyless, Planner};
 use crate::console::Changed;
 use crate::queue::{
-    AuditAction, Choice, Criteria, CriteriaProblem, Log, ReplayAsk, Store, replay_arguments,
+    AuditAction, Choice, Criteria, CriteriaProblem, Log, ReplayAsk, Store, Unavailable,
+    replay_arguments,
 };
 use crate::segment::Digests;
+use crate::telemetry;
 
 /// The progress bar over the order of acceptance.
 const BAR: &str = "{bar:30} {percent}%  {msg}  {eta} left";
+
+/// What is said when only a part was replayed.
+const GO_ON: &str = "what was replayed is pending; run the same command again for the others (with --state delivered or all, these would be replayed twice once they are done)";
 
 /// Options of `replay`.
 #[derive(Debug, Args)]
@@ -92,61 +97,81 @@ pub(super) fn run(args: ReplayArgs) -> Result<(), CliError> {
     let criteria = criteria(args, &config)?;
     let _telemetry = start_telemetry("warn", config.settings.log.format);
     runtime()?.block_on(async {
-        let stop = stop_signal();
         let store = open_existing(&config.settings.store).await?;
-        if let Some(name) = &criteria.destination {
-            must_be_known(&config, name, &*store).await?;
-        }
-        let selection = criteria.selection(&store.digests()).map_err(usage)?;
-        let bar = bar(BAR);
-        let choice = match only_changed {
-            true => Some(changed(&store, &config).await?),
-            false => None,
-        };
-        let mut ask = ReplayAsk { selection, position: None, is_dry_run, now: SystemClock.now(), choice };
-        let arguments = replay_arguments(&ask).to_string();
-        let (mut replayed, mut without_contents, mut unchanged) = (0, 0, 0);
-        let mut by_subscription: BTreeMap<String, u64> = BTreeMap::new();
-        let ended = loop {
-            let chunk = match store.replay(&ask).await {
-                Ok(chunk) => chunk,
-                Err(fault) => break Err(store_fault(fault)),
-            };
-            replayed += chunk.replayed;
-            without_contents += chunk.without_contents;
-            unchanged += chunk.unchanged;
-            for (name, count) in chunk.by_subscription {
-                *by_subscription.entry(name).or_default() += count;
-            }
-            let Some(next) = chunk.next else { break Ok(()) };
-            bar.set_length(next.until.0.unsigned_abs());
-            bar.set_position(next.after.0.unsigned_abs());
-            bar.set_message(format!("{replayed} replayed"));
-            ask.position = Some(next);
-            if stop.is_cancelled() {
-                let text = "interrupted: what was replayed is pending; run the same command again for the others (with --state delivered or all, these would be replayed twice once they are done)";
-                break Err(CliError::Partly(text.to_owned()));
-            }
-        };
-        if replayed > 0 && !is_dry_run {
-            let result = format!("{replayed} replayed, {without_contents} without contents");
-            record(&*store, AuditAction::Replay, arguments, result).await;
-        }
+        let done = work(&store, &config, criteria, (is_dry_run, only_changed)).await;
         store.close().await;
-        bar.finish_and_clear();
-        if ended.is_ok() && replayed + without_contents + unchanged == 0 {
-            say("no message matches");
-        }
-        let verb = if is_dry_run { "would be replayed" } else { "replayed" };
-        say(&format!("{verb}: {replayed}\nwithout contents (expired, or of deleted people), not replayed: {without_contents}"));
-        if only_changed {
-            for (name, count) in by_subscription {
-                say(&format!("  under {name}: {count}"));
-            }
-            say(&format!("unchanged by the subscriptions in force, not replayed: {unchanged}"));
-        }
-        ended
+        done
     })
+}
+
+async fn work(
+    store: &Arc<dyn Store>,
+    config: &Keyless,
+    criteria: Criteria,
+    (is_dry_run, only_changed): (bool, bool),
+) -> Result<(), CliError> {
+    let stop = stop_signal();
+    if let Some(name) = &criteria.destination {
+        must_be_known(config, name, &**store).await?;
+    }
+    let selection = criteria.selection(&store.digests()).map_err(usage)?;
+    let bar = bar(BAR);
+    let choice = match only_changed {
+        true => Some(changed(store, config).await?),
+        false => None,
+    };
+    let now = SystemClock.now();
+    let mut ask = ReplayAsk { selection, position: None, is_dry_run, now, choice };
+    let arguments = replay_arguments(&ask).to_string();
+    let (mut replayed, mut without_contents, mut unchanged) = (0, 0, 0);
+    let mut by_subscription: BTreeMap<String, u64> = BTreeMap::new();
+    let ended = loop {
+        let chunk = match store.replay(&ask).await {
+            Ok(chunk) => chunk,
+            Err(fault) => break Err(failed(fault, replayed, is_dry_run)),
+        };
+        replayed += chunk.replayed;
+        without_contents += chunk.without_contents;
+        unchanged += chunk.unchanged;
+        for (name, count) in chunk.by_subscription {
+            *by_subscription.entry(name).or_default() += count;
+        }
+        let Some(next) = chunk.next else { break Ok(()) };
+        bar.set_length(next.until.0.unsigned_abs());
+        bar.set_position(next.after.0.unsigned_abs());
+        bar.set_message(format!("{replayed} replayed"));
+        ask.position = Some(next);
+        if stop.is_cancelled() {
+            break Err(CliError::Partly(format!("interrupted: {GO_ON}")));
+        }
+    };
+    if replayed > 0 && !is_dry_run {
+        let result = format!("{replayed} replayed, {without_contents} without contents");
+        record(&**store, AuditAction::Replay, arguments, result).await;
+    }
+    bar.finish_and_clear();
+    if ended.is_ok() && replayed + without_contents + unchanged == 0 {
+        say("no message matches");
+    }
+    let verb = if is_dry_run { "would be replayed" } else { "replayed" };
+    say(&format!(
+        "{verb}: {replayed}\nwithout contents (expired, or of deleted people), not replayed: {without_contents}"
+    ));
+    if only_changed {
+        for (name, count) in by_subscription {
+            say(&format!("  under {name}: {count}"));
+        }
+        say(&format!("unchanged by the subscriptions in force, not replayed: {unchanged}"));
+    }
+    ended
+}
+
+/// Returns the error for a fault of the store after this many messages.
+fn failed(fault: Unavailable, replayed: u64, is_dry_run: bool) -> CliError {
+    if replayed == 0 || is_dry_run {
+        return store_fault(fault);
+    }
+    CliError::Partly(format!("the database failed ({}): {GO_ON}", telemetry::chain(&fault)))
 }
 
 /// Returns the choice of what the configured subscriptions change, with the catalogue that the service last read from
@@ -208,4 +233,24 @@ fn usage(problem: CriteriaProblem) -> CliError {
         CriteriaProblem::Nothing => "choose messages with --message-id, --user, --reason, --destination, --source, --type, --event, --subscription, --from or --to, or all that failed with --all-failed; --state alone is not enough".to_owned(),
         other => format!("{other} (see segment-loops replay --help)"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::exit::Exit;
+    use super::*;
+
+    #[test]
+    fn a_replay_that_fails_halfway_is_done_in_part() {
+        for (replayed, is_dry_run, code) in
+            [(0, false, Exit::Failed), (5, true, Exit::Failed), (5, false, Exit::Partly)]
+        {
+            let fault = Unavailable("the disk is full".into());
+            let error = failed(fault, replayed, is_dry_run);
+            assert_eq!(error.exit(), code, "{replayed}, {is_dry_run}: {error}");
+            let text = telemetry::chain(&error).to_string();
+            assert!(text.contains("the disk is full"), "{text}");
+            assert!(text.contains("run the same command again"), "{text}");
+        }
+    }
 }

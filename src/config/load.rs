@@ -8,8 +8,8 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, Environment, File, FileFormat};
 
 use super::check::{
-    AlertSettings, Config, Keyless, StoreSettings, check, check_alerts, check_keyless,
-    check_planners, check_store,
+    AlertSettings, Config, Destinations, Keyless, StoreSettings, check, check_alerts,
+    check_destinations, check_keyless, check_planners, check_store,
 };
 use super::environment::{PREFIX, SHORT_NAMES, is_ours};
 use super::file::plain;
@@ -78,6 +78,16 @@ pub fn load_keyless(
 ) -> Result<Keyless, ConfigError> {
     let (tree, place) = load_tree(flags, environment)?;
     check_keyless(tree, &place)
+}
+
+/// Loads the store and the destinations with their keys. An error of one destination does not keep a command from using
+/// another.
+pub fn load_destinations(
+    flags: &Flags,
+    environment: HashMap<String, String>,
+) -> Result<Destinations, ConfigError> {
+    let (tree, place) = load_tree(flags, environment)?;
+    check_destinations(tree, &place)
 }
 
 fn load_tree(

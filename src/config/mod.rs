@@ -12,14 +12,16 @@ mod subscriptions;
 mod tree;
 
 pub use check::{
-    AlertSettings, BrowserConfig, Config, DestinationConfig, Keyless, Network, SourceConfig,
-    StoreSettings,
+    AlertSettings, BrowserConfig, Config, DestinationConfig, Destinations, Keyless, Network,
+    SourceConfig, StoreSettings,
 };
 pub use environment::{
     Supervisor, crash_at, environment, listen_address, long_name, supervisor, traces, with_own,
 };
 pub use file::{TextProblem, read_text, read_value, text_extension};
-pub use load::{Flags, load, load_alerts, load_keyless, load_planners, load_store};
+pub use load::{
+    Flags, load, load_alerts, load_destinations, load_keyless, load_planners, load_store,
+};
 pub use show::Effective;
 pub use subscriptions::Planner;
 pub use tree::{
@@ -28,7 +30,7 @@ pub use tree::{
 };
 
 /// All errors in the configuration, one line each.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("the configuration has {}:\n{}", count(.0), lines(.0))]
 pub struct ConfigError(pub Vec<Problem>);
 

@@ -191,3 +191,21 @@ async fn a_refused_key_ends_it_and_too_many_requests_are_waited_for() {
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("refuses the API key"), "{ran:?}");
 }
+
+#[tokio::test]
+async fn only_the_destination_that_is_compared_must_be_configured_without_errors() {
+    let loops =
+        holding(|_| contacts(json!([{"userId": "u1", "plan": "pro", "source": "Segment"}]))).await;
+    let working = setup(&loops, "shadow");
+    let service = working.start();
+    identify(&service, "m1", "shadowed", "u1", json!({"plan": "pro"})).await;
+    let others = "[sources.keyless]\nbrowser = true\n[destinations.keyless]\nmode = \"shadow\"\n[destinations.default]\nmode = \"shadow\"\ncatalogue_refresh_s = 0\n";
+    let setup = Setup::with_loops(&loops.base_url).config(others);
+    let ran = drift(&setup, &service, &["--destination", "default"]).await;
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let ran = drift(&setup, &service, &["--destination", "keyless"]).await;
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.stderr.contains("destinations.keyless.api_key: there is no API key"), "{ran:?}");
+    let ran = drift(&setup, &service, &[]).await;
+    assert_eq!(ran.code, Some(2), "{ran:?}");
+}

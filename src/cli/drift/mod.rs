@@ -19,7 +19,7 @@ use super::{
 };
 use crate::action::ActionKind;
 use crate::clock::{Clock as _, SystemClock};
-use crate::config::{self, Config, DestinationConfig};
+use crate::config::{self, DeliveryConfig, DestinationConfig};
 use crate::destination::{Destination, IdentityGuard};
 use crate::loops::{Client, ClientOptions, FindBy, ReadError};
 use crate::queue::{
@@ -91,13 +91,16 @@ pub(super) fn run(args: DriftArgs) -> Result<(), CliError> {
     let sample = args.sample.map_or(SAMPLE_DEFAULT, size);
     let since = args.since.as_deref().unwrap_or(SINCE_DEFAULT);
     let since = moment("--since", since, SystemClock.now())?;
-    let config = config::load(&args.store.flags(), config::environment())?;
+    let config = config::load_destinations(&args.store.flags(), config::environment())?;
     let (name, destination) = args.destination.choose(&config.destinations)?;
-    let _telemetry = start_telemetry("warn", config.log.format);
+    let destination = destination.as_ref().map_err(Clone::clone)?;
+    let settings = &config.settings;
+    let _telemetry = start_telemetry("warn", settings.log.format);
     runtime()?.block_on(async {
-        let store = open_existing(&config.store).await?;
+        let store = open_existing(&settings.store).await?;
         let report = Report::new(name.to_owned(), since, args.show);
-        let found = drift(&*store, &config, (name, destination), (sample, since), report).await;
+        let (delivery, destination) = (&settings.delivery, (name, destination));
+        let found = drift(&*store, delivery, destination, (sample, since), report).await;
         store.close().await;
         let (report, stopped) = found?;
         match args.json {
@@ -136,7 +139,7 @@ fn end(report: &Report, stopped: Option<String>) -> Result<(), CliError> {
 /// Compares a sample. Returns what was found, and why it ended early if it did.
 async fn drift(
     store: &dyn Store,
-    config: &Config,
+    delivery: &DeliveryConfig,
     (name, destination): (&str, &DestinationConfig),
     (sample, since): (usize, Timestamp),
     mut report: Report,
@@ -146,8 +149,8 @@ async fn drift(
         base_url: destination.base_url.clone(),
         api_key: destination.api_key.clone(),
         rate: Some(READS_PER_SECOND),
-        connect_timeout: Duration::from_millis(config.delivery.connect_timeout_ms),
-        timeout: Duration::from_millis(config.delivery.timeout_ms),
+        connect_timeout: Duration::from_millis(delivery.connect_timeout_ms),
+        timeout: Duration::from_millis(delivery.timeout_ms),
     };
     let client = Client::new(&options, Arc::new(SystemClock))
         .map_err(|error| CliError::Failed(error.to_string()))?;

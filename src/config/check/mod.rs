@@ -86,6 +86,15 @@ pub struct Keyless {
     pub is_assumed: bool,
 }
 
+/// What a command needs that works on the database and calls Loops for one destination.
+#[derive(Debug, Clone)]
+pub struct Destinations {
+    /// What the store needs.
+    pub settings: StoreSettings,
+    /// The destinations by name, at least one, each with the errors of its own.
+    pub destinations: BTreeMap<String, Result<DestinationConfig, ConfigError>>,
+}
+
 /// Checks what the store needs.
 pub(super) fn check_store(tree: Tree, place: &str) -> Result<StoreSettings, ConfigError> {
     let mut check = Check::new(place);
@@ -125,6 +134,32 @@ pub(super) fn check_keyless(tree: Tree, place: &str) -> Result<Keyless, ConfigEr
     let settings = StoreSettings { store, delivery, log };
     let message_bytes_max = server.message_bytes_max;
     Ok(Keyless { settings, message_bytes_max, sources, planners, is_assumed })
+}
+
+/// Checks what the store needs, and each destination by itself.
+pub(super) fn check_destinations(tree: Tree, place: &str) -> Result<Destinations, ConfigError> {
+    let mut check = Check::new(place);
+    let Tree { server, mut store, delivery, log, mut destinations, subscriptions, .. } = tree;
+    check.store(&mut store);
+    check.limits(&server, &store, &delivery);
+    check.log(&log);
+    check.some_destination(&destinations);
+    check.shared_subscriptions(subscriptions, &mut destinations);
+    check.finish()?;
+    let destinations = destinations.into_iter().map(|(name, tree)| {
+        let mut check = Check::new(place);
+        let mut checked =
+            check.each([(name.clone(), tree)].into(), "destinations", |check, key, tree| {
+                check.destination(key, tree)
+            });
+        let checked = check.finish().map(|()| checked.remove(&name));
+        (name, checked)
+    });
+    // One that cannot be used has errors.
+    let destinations =
+        destinations.filter_map(|(name, checked)| Some((name, checked.transpose()?)));
+    let settings = StoreSettings { store, delivery, log };
+    Ok(Destinations { settings, destinations: destinations.collect() })
 }
 
 /// Checks the tree. `place` names the file, or the environment if there is no file.
@@ -170,9 +205,7 @@ pub(super) fn check(tree: Tree, place: &str) -> Result<Config, ConfigError> {
     check.log(&log);
     check.public_url(server.public_url.as_deref());
     let trusted_proxies = check.networks("server.trusted_proxies", &server.trusted_proxies.0);
-    if destinations.is_empty() {
-        check.missing("destinations", "no destination is configured: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
-    }
+    check.some_destination(&destinations);
     if sources.is_empty() {
         check.missing("sources", "no source is configured: set SEGMENT_WRITE_KEY to a key of your own choice that your senders will use, or add [sources.NAME] with write_keys to a file given with --config");
     }
@@ -213,6 +246,12 @@ pub(super) fn check_planners(
 }
 
 impl Check<'_> {
+    fn some_destination(&mut self, destinations: &BTreeMap<String, DestinationTree>) {
+        if destinations.is_empty() {
+            self.missing("destinations", "no destination is configured: set LOOPS_API_KEY (from Loops: Settings, API), or add [destinations.NAME] with api_key to a file given with --config");
+        }
+    }
+
     /// Returns the subscriptions of each destination; those of `default` if no destination is configured.
     fn planners(
         &mut self,

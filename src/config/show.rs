@@ -12,6 +12,7 @@ use toml::{Table, Value};
 use super::environment::{PREFIX, SHORT_NAMES, is_ours};
 use super::load::{DEFAULTS, Flags};
 use super::tree::LogFormat;
+use crate::destination::subscription;
 
 /// Shown in place of a secret. If it is pasted into a file, the check rejects it, like any secret in brackets.
 const HIDDEN: &str = "(hidden)";
@@ -54,6 +55,9 @@ const SECRETS: [&str; 16] = [
     "loops_webhook_forward",
 ];
 
+/// The base URL of Loops' API that may be shown. Any other may have a secret in its path, as some proxies want it.
+const BASE_URL: &str = "https://app.loops.so/api/v1";
+
 /// A key of the configuration, such as `["server", "listen"]`.
 type Path = Vec<String>;
 
@@ -73,6 +77,8 @@ type Keys = Vec<(String, Option<Shown>)>;
 pub struct Effective {
     /// The tables, in the order of `config/default.toml`.
     tables: Vec<(Path, Keys)>,
+    /// The keys that are left out because they are also tables, or below a key that is no table, with their origins.
+    misplaced: Vec<(Path, Option<String>)>,
     /// The file that could not be read, if any.
     unread: Option<String>,
 }
@@ -103,7 +109,8 @@ impl Effective {
             put(path, Value::String(value), Some(name));
         }
         override_by(flags, &mut values);
-        Self { tables: tables(values), unread }
+        let (tables, misplaced) = tables(values);
+        Self { tables, misplaced, unread }
     }
 
     /// Writes TOML that can serve as a configuration file, except for the secrets.
@@ -111,6 +118,14 @@ impl Effective {
         let mut text = String::new();
         if let Some(file) = &self.unread {
             text += &format!("# {file} cannot be read, and is left out here.\n");
+        }
+        for (path, origin) in &self.misplaced {
+            let key = path.iter().map(|part| bare(part)).collect::<Vec<_>>().join(".");
+            let from = origin.as_deref().map(|origin| format!(", from {}", one_line(origin)));
+            let from = from.unwrap_or_default();
+            text += &format!(
+                "# {key}{from}, is left out here: it cannot be both a table and a value.\n"
+            );
         }
         for (path, keys) in &self.tables {
             let (plain, tables): (Vec<_>, Vec<_>) =
@@ -261,9 +276,10 @@ fn names(values: &BTreeMap<Path, Shown>, table: &str) -> BTreeSet<String> {
     below.map(|path| path[1].clone()).collect()
 }
 
-/// Sorts the values into their tables, adds the keys that are not set, and hides the secrets.
-fn tables(mut values: BTreeMap<Path, Shown>) -> Vec<(Path, Keys)> {
-    let mut tables = Vec::new();
+/// Sorts the values into their tables, adds the keys that are not set, and hides the secrets. Also returns the keys that
+/// have no place among them.
+fn tables(mut values: BTreeMap<Path, Shown>) -> (Vec<(Path, Keys)>, Vec<(Path, Option<String>)>) {
+    let mut tables: Vec<(Path, Keys)> = Vec::new();
     let documented = fixed_tables();
     for (name, documented) in &documented {
         tables.push((vec![name.clone()], take(&mut values, &[name], documented, &[])));
@@ -293,17 +309,24 @@ fn tables(mut values: BTreeMap<Path, Shown>) -> Vec<(Path, Keys)> {
         tables.push((path.map(str::to_owned).to_vec(), keys));
     }
     if let Some(shown) = values.remove(&["subscriptions".to_owned()][..]) {
-        let shown = match shown.value {
-            Value::Array(_) => shown,
-            _ => Shown { value: HIDDEN.into(), ..shown },
-        };
+        let shown = Shown { value: subscriptions(shown.value), ..shown };
         tables.push((Vec::new(), vec![("subscriptions".to_owned(), Some(shown))]));
     }
     // Keys that the program does not know.
+    let mut misplaced = Vec::new();
     for (mut path, shown) in values {
+        if !has_place(&mut tables, &path) {
+            misplaced.push((path, shown.origin));
+            continue;
+        }
         let Some(key) = path.pop() else { continue };
         let shown = Some(Shown { value: HIDDEN.into(), ..shown });
-        match tables.iter_mut().find(|(table, _)| *table == path) {
+        let has_arrays = |keys: &Keys| keys.iter().any(|(_, shown)| is_of_tables(shown.as_ref()));
+        // Values without a table do not fit behind arrays of tables.
+        let fits = |(table, keys): &&mut (Path, Keys)| {
+            *table == path && !(table.is_empty() && has_arrays(keys))
+        };
+        match tables.iter_mut().find(fits) {
             Some((_, keys)) => keys.push((key, shown)),
             None => tables.push((path, vec![(key, shown)])),
         }
@@ -314,7 +337,22 @@ fn tables(mut values: BTreeMap<Path, Shown>) -> Vec<(Path, Keys)> {
         [] => 0,
         _ => 1,
     });
-    tables
+    (tables, misplaced)
+}
+
+/// Returns whether an unknown key is neither a table nor below a value. A known key above it that is not set gives way.
+fn has_place(tables: &mut [(Path, Keys)], path: &Path) -> bool {
+    if tables.iter().any(|(table, _)| table.starts_with(path)) {
+        return false;
+    }
+    for (table, keys) in tables {
+        let Some([key, _, ..]) = path.strip_prefix(table.as_slice()) else { continue };
+        if keys.iter().any(|(known, shown)| known == key && shown.is_some()) {
+            return false;
+        }
+        keys.retain(|(known, _)| known != key);
+    }
+    true
 }
 
 /// Takes the values of a table out of `values`, in the order of the documentation. For the keys in `unset`, the
@@ -361,8 +399,29 @@ fn shown(key: &str, value: Value, example: &Value) -> Value {
             _ => hidden(),
         };
     }
-    let Value::String(text) = value else { return value };
-    if key.ends_with("_url") && text.contains(['@', '?', '#']) {
+    if key == "subscriptions" {
+        return subscriptions(value);
+    }
+    let is_scalar = |value: &Value| !value.is_table() && !value.is_array();
+    let is_file = key.strip_suffix("_file").is_some_and(|key| names_secret(key));
+    let text = match value {
+        Value::String(text) => text,
+        _ if is_file => return hidden(),
+        // What is below is unknown.
+        Value::Array(items) => {
+            let shown =
+                items.into_iter().map(|item| if is_scalar(&item) { item } else { hidden() });
+            return Value::Array(shown.collect());
+        }
+        value => return value,
+    };
+    let is_hidden = match key {
+        // What is not the name of a file may be the secret itself.
+        _ if is_file => !std::path::Path::new(&text).exists(),
+        "base_url" => text.trim_end_matches('/') != BASE_URL,
+        key => key.ends_with("_url") && text.contains(['@', '?', '#']),
+    };
+    if is_hidden {
         return hidden();
     }
     match example {
@@ -370,6 +429,87 @@ fn shown(key: &str, value: Value, example: &Value) -> Value {
         Value::Boolean(_) => text.parse().map_or(Value::String(text), Value::Boolean),
         _ => Value::String(text),
     }
+}
+
+/// Returns subscriptions without the values that may be secrets. What is written behind `[[subscriptions]]` belongs to
+/// the subscription, even if it is meant for a table before it.
+fn subscriptions(written: Value) -> Value {
+    let hidden = || Value::from(HIDDEN);
+    let Value::Array(entries) = written else { return hidden() };
+    let one = |entry| {
+        let Value::Table(keys) = entry else { return hidden() };
+        let shown = keys.into_iter().map(|(key, value)| {
+            let value = match (key.as_str(), value) {
+                ("mapping" | "settings", value) => mapping(value),
+                (key, value) if subscription::has_key(key) && !is_deep(&value) => value,
+                _ => hidden(),
+            };
+            (key, value)
+        });
+        Value::Table(shown.collect())
+    };
+    Value::Array(entries.into_iter().map(one).collect())
+}
+
+/// Returns whether a value holds more than a list of texts or numbers.
+fn is_deep(value: &Value) -> bool {
+    match value {
+        Value::Table(_) => true,
+        Value::Array(items) => items.iter().any(|item| item.is_table() || item.is_array()),
+        _ => false,
+    }
+}
+
+/// Returns a mapping without what is under the name of a secret. All other keys are free.
+fn mapping(written: Value) -> Value {
+    match written {
+        Value::Table(keys) => Value::Table(
+            keys.into_iter()
+                .map(|(key, value)| match names_secret(&key) && !is_path(&value) {
+                    true => (key, Value::from(HIDDEN)),
+                    false => (key, mapping(value)),
+                })
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.into_iter().map(mapping).collect()),
+        Value::String(text) => match serde_json::from_str(&text) {
+            // A mapping may be written as JSON.
+            Ok(json) if has_secret(&json) => HIDDEN.into(),
+            _ => Value::String(text),
+        },
+        value => value,
+    }
+}
+
+/// Returns whether JSON has a key that names a secret.
+fn has_secret(json: &serde_json::Value) -> bool {
+    match json {
+        serde_json::Value::Object(keys) => {
+            keys.iter().any(|(key, value)| names_secret(key) || has_secret(value))
+        }
+        serde_json::Value::Array(items) => items.iter().any(has_secret),
+        _ => false,
+    }
+}
+
+/// Returns whether a value is only a path into the message, such as `{ "@path" = "$.properties.url" }`.
+fn is_path(value: &Value) -> bool {
+    let Value::Table(keys) = value else { return false };
+    let path = keys.get("@path").and_then(Value::as_str);
+    keys.len() == 1 && path.is_some_and(|path| path.starts_with("$."))
+}
+
+/// Returns whether a key has the name of a secret of ours, or of a variable, however it is spelled and with or without
+/// `_file`.
+fn names_secret(key: &str) -> bool {
+    let spelled = |name: &str| -> String {
+        let letters = name.chars().filter(|c| c.is_alphanumeric());
+        letters.flat_map(char::to_lowercase).collect()
+    };
+    let key = spelled(key.rsplit("__").next().unwrap_or(key));
+    let key = key.strip_suffix("file").unwrap_or(&key);
+    let names = SECRETS.into_iter().chain(SHORT_NAMES.into_iter().map(|(short, _)| short));
+    names.map(spelled).any(|name| key == name || name.strip_suffix('s') == Some(key))
 }
 
 /// Returns the tables of the compiled-in defaults with all their keys, including those that are commented out.
@@ -528,7 +668,7 @@ mod tests {
             ("SEGMENT_LOOPS__SERVER__LISTEN", "127.0.0.1:2"),
             ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__API_KEY", "e-secret"),
             ("LOOPS_API_KEY", "a-secret"),
-            ("DATABASE_URL_FILE", "/run/url"),
+            ("DATABASE_URL_FILE", env!("CARGO_MANIFEST_DIR")),
             ("PATH", "/bin"),
         ]);
         let shown = Effective::new(&flags, &environment).to_toml();
@@ -539,7 +679,10 @@ mod tests {
             "body_timeout_ms = 30000".to_owned(),
             "# admin_listen is not set".to_owned(),
             "data = \"elsewhere\"  # from --data".to_owned(),
-            "url_file = \"/run/url\"  # from DATABASE_URL_FILE".to_owned(),
+            format!(
+                "url_file = {path:?}  # from DATABASE_URL_FILE",
+                path = env!("CARGO_MANIFEST_DIR")
+            ),
             format!("write_keys = [\"{HIDDEN}\", \"{HIDDEN}\"]  # from {name}"),
             "destination = \"default\"".to_owned(),
             format!("api_key = \"{HIDDEN}\"  # from LOOPS_API_KEY"),
@@ -577,5 +720,117 @@ mod tests {
             assert!(shown.contains(&format!("{key} = \"{HIDDEN}\"")), "{key}: {shown}");
         }
         assert!(parse(&shown).is_some(), "{shown}");
+    }
+
+    /// Returns what is shown of a file, as TOML and as JSON, after checking that it hides what is secret.
+    fn without_secrets(text: &str, variables: &[(&str, &str)]) -> (String, serde_json::Value) {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let flags = Flags { file: Some(file.path().to_owned()), ..Flags::default() };
+        let effective = Effective::new(&flags, &environment(variables));
+        let (shown, json) = (effective.to_toml(), effective.to_json());
+        for text in [&shown, &json.to_string()] {
+            assert!(!text.contains("canary"), "{text}");
+        }
+        assert!(!shown.contains("cannot be read") && parse(&shown).is_some(), "{shown}");
+        (shown, json)
+    }
+
+    #[test]
+    fn secrets_are_hidden_in_subscriptions_too() {
+        for header in ["subscriptions", "destinations.default.subscriptions"] {
+            let text = format!(
+                r#"
+top = "canary"
+[[{header}]]
+name = "a b"
+action = "sendEvent"
+events = ["X"]
+admin_token = "canary"
+sectret = ["canary"]
+enabled = {{ api_key = "canary" }}
+[{header}.mapping]
+api_key = "canary"
+ADMIN_TOKEN = "canary"
+SEGMENT_LOOPS__SERVER__ADMIN_TOKEN_FILE = "canary"
+email = {{ "@path" = "$.email" }}
+[{header}.mapping.eventProperties]
+url = {{ "@path" = "$.context.page.url" }}
+plan = "pro"
+write_key = ["canary"]
+webhook-secrets_file = "canary"
+[[{header}.mapping.list]]
+deep = [{{ apiKey = {{ "@template" = "canary" }} }}]
+[[{header}]]
+name = "second"
+mapping = '{{"n": null, "l": [{{"api_key": "canary"}}]}}'
+[[{header}]]
+name = "third"
+mapping = '{{"n": null}}'
+"#
+            );
+            let (shown, json) = without_secrets(&text, &[]);
+            for line in [
+                "name = \"a b\"",
+                "events = [\"X\"]",
+                "admin_token = \"(hidden)\"",
+                "sectret = \"(hidden)\"",
+                "mapping = \"(hidden)\"",
+            ] {
+                assert!(shown.lines().any(|found| found == line), "`{line}` is not in:\n{shown}");
+            }
+            let entries = match header {
+                "subscriptions" => &json["values"]["subscriptions"],
+                _ => &json["values"]["destinations"]["default"]["subscriptions"],
+            };
+            let mapping = &entries[0]["mapping"];
+            assert_eq!(mapping["api_key"], HIDDEN);
+            assert_eq!(mapping["email"]["@path"], "$.email");
+            assert_eq!(mapping["eventProperties"]["plan"], "pro");
+            assert_eq!(mapping["eventProperties"]["url"]["@path"], "$.context.page.url");
+            assert_eq!(mapping["eventProperties"]["write_key"], HIDDEN);
+            assert_eq!(entries[2]["mapping"], "{\"n\": null}");
+            assert_eq!(json["values"]["top"], HIDDEN);
+            // Pasted back, everything is where it was.
+            let pasted = parse(&shown).unwrap();
+            assert_eq!(pasted["top"].as_str(), Some(HIDDEN), "{shown}");
+        }
+        without_secrets("subscriptions = [\"canary\", [\"canary\"]]", &[]);
+        without_secrets("[destinations.default]\nsubscriptions = \"canary\"", &[]);
+        let text = "[server]\nlisten = [{ x = \"canary\" }]\nadmin_token_file = [\"canary\"]";
+        without_secrets(text, &[]);
+    }
+
+    #[test]
+    fn a_file_is_shown_if_it_exists_and_a_base_url_if_it_is_that_of_loops() {
+        for (variable, value, line) in [
+            ("LOOPS_API_KEY_FILE", "canary", "api_key_file = \"(hidden)\""),
+            ("DATABASE_URL_FILE", "postgres://u:canary@h/db", "url_file = \"(hidden)\""),
+            ("LOOPS_API_KEY_FILE", "Cargo.toml", "api_key_file = \"Cargo.toml\""),
+            ("LOOPS_BASE_URL", "https://proxy.example/canary/api/v1", "base_url = \"(hidden)\""),
+            ("LOOPS_BASE_URL", BASE_URL, "base_url = \"https://app.loops.so/api/v1\""),
+        ] {
+            let (shown, _) = without_secrets("", &[(variable, value)]);
+            assert!(shown.contains(&format!("\n{line}  # from {variable}\n")), "{line}: {shown}");
+            let environment = environment(&[(variable, value)]);
+            let error = load(&Flags::default(), environment).unwrap_err().to_string();
+            assert!(!error.contains("canary"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_also_a_table_hides_no_table() {
+        let variables = [
+            ("SEGMENT_LOOPS__STORE__DATA__X", "canary"),
+            ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__RATE__X", "canary"),
+        ];
+        let (shown, json) = without_secrets("server = \"canary\"\nother = 1", &variables);
+        assert!(shown.contains("# server, from "), "{shown}");
+        assert!(shown.contains("# store.data.x, from SEGMENT_LOOPS__STORE__DATA__X, is left out"));
+        let values = &json["values"];
+        assert!(values["server"]["ack_timeout_ms"].is_u64(), "{values}");
+        assert!(values["store"]["data"].is_string(), "{values}");
+        assert_eq!(values["destinations"]["default"]["rate"]["x"], HIDDEN);
+        assert_eq!(values["other"], HIDDEN);
     }
 }

@@ -95,6 +95,11 @@ const KEYS: [&str; 14] = [
     "resubscribe",
 ];
 
+/// Returns whether a subscription may have a key that means something here.
+pub fn has_key(key: &str) -> bool {
+    KEYS.contains(&key)
+}
+
 /// The subscriptions in a file or an API answer: a list, one subscription, or an object with
 /// `subscriptions` (also below `data`, as in answers of Segment's public API).
 pub fn list_in(written: &Value) -> Option<Vec<&Value>> {

@@ -91,8 +91,12 @@ impl Check<'_> {
             // A file that is not UTF-8 is not ASCII either, which `clean` reports.
             Ok(bytes) => Some(vec![Secret::new(String::from_utf8_lossy(&bytes))]),
             Err(error) => {
-                let problem = format!("{} cannot be read: {error}", file.display());
-                self.missing(&format!("{key}_file"), problem);
+                // What is no path may be the secret itself.
+                let name = match file.is_absolute() || file.exists() {
+                    true => file.display().to_string(),
+                    false => "the file that it names (not repeated here: a secret itself belongs in the key without _file)".to_owned(),
+                };
+                self.missing(&format!("{key}_file"), format!("{name} cannot be read: {error}"));
                 None
             }
         }

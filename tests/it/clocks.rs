@@ -227,8 +227,9 @@ async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_t
     assert!(loops.rest().is_empty());
 }
 
-/// The program is killed once this many requests were sent and this is so. It starts again more than a day later, when Loops takes everything. Returns
-/// the requests of each time, by the names of their events, and the states of the two deliveries.
+/// Kills the program once this many requests were sent and the message is as wanted, and starts it again more than a
+/// day later, when Loops takes everything. Returns the requests of each time, by the names of their events, and the
+/// states of the two deliveries.
 async fn killed_for_a_day(
     script: fn(&Seen) -> Reply,
     sent: usize,

@@ -154,6 +154,8 @@ async fn deliver(visits: &[Vec<Value>], setting: Setting, metrics: PrometheusHan
             if setting.merge { "true" } else { "false" },
         ),
         ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__SKIP_UNCHANGED", setting.skip_unchanged),
+        // Reading the names that Loops knows takes two requests every 15 minutes, whatever is sent.
+        ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__CATALOGUE_REFRESH_S", "0"),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();

@@ -72,6 +72,9 @@ struct Shown {
 /// The keys of a table, each with its value; `None` if it is not set.
 type Keys = Vec<(String, Option<Shown>)>;
 
+/// A key that has no place among the tables, and where it comes from.
+type Misplaced = (Path, Option<String>);
+
 /// The configuration in force.
 #[derive(Debug)]
 pub struct Effective {
@@ -278,7 +281,7 @@ fn names(values: &BTreeMap<Path, Shown>, table: &str) -> BTreeSet<String> {
 
 /// Sorts the values into their tables, adds the keys that are not set, and hides the secrets. Also returns the keys that
 /// have no place among them.
-fn tables(mut values: BTreeMap<Path, Shown>) -> (Vec<(Path, Keys)>, Vec<(Path, Option<String>)>) {
+fn tables(mut values: BTreeMap<Path, Shown>) -> (Vec<(Path, Keys)>, Vec<Misplaced>) {
     let mut tables: Vec<(Path, Keys)> = Vec::new();
     let documented = fixed_tables();
     for (name, documented) in &documented {
@@ -403,7 +406,7 @@ fn shown(key: &str, value: Value, example: &Value) -> Value {
         return subscriptions(value);
     }
     let is_scalar = |value: &Value| !value.is_table() && !value.is_array();
-    let is_file = key.strip_suffix("_file").is_some_and(|key| names_secret(key));
+    let is_file = key.strip_suffix("_file").is_some_and(names_secret);
     let text = match value {
         Value::String(text) => text,
         _ if is_file => return hidden(),

@@ -1,4 +1,4 @@
-//! Runs the parts of an [`App`] until it is told to stop or one of them ends, then closes them in order.
+//! Runs the parts of an [`App`] until one of them ends or the process must stop, and then closes them in order.
 
 use std::sync::Arc;
 

@@ -80,9 +80,9 @@ pub struct NewMergedRequest {
 pub struct Economy {
     /// Requests that are sent, each counted once.
     pub requests: u64,
-    /// Those that were not needed since others carry their deliveries.
+    /// Requests that are saved because others carry their deliveries.
     pub merged: u64,
-    /// Those that were not needed since they would change nothing.
+    /// Requests that are saved because they would change nothing.
     pub unchanged: u64,
     /// Those among `requests` that change nothing.
     pub redundant: u64,

@@ -161,7 +161,7 @@ fn describe() {
     describe_counter!(DELIVERIES, "Deliveries that ended");
     describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
-    describe_counter!(ATTEMPTS, "Attempts at requests to Loops, by what came of them");
+    describe_counter!(ATTEMPTS, "Attempts at requests to Loops, by outcome");
     describe_histogram!(
         DELIVERY_SECONDS,
         "Time from accepting a message until Loops accepted a request of it, without replays"

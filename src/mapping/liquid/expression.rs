@@ -137,7 +137,7 @@ impl Path {
     }
 }
 
-/// The paths of the message that a template reads, so that only what is there is copied for a rendering.
+/// The paths of the message that a template reads, so that a rendering copies nothing else.
 #[derive(Debug, Default, Clone)]
 pub(super) struct Inputs(Vec<Vec<Val>>);
 

@@ -113,7 +113,7 @@ const MINUTES_KEPT: Duration = Duration::from_secs(48 * 60 * 60);
 /// clock may be behind now.) Whether such a record is past its retention is decided by the order of acceptance.
 const AHEAD_MIN: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
-/// Statements that delete everything with a part of what was sent.
+/// Statements that delete every copy of what a message or its requests contained.
 pub(super) const CONTENTS: [&str; 5] =
     [DROP_EXCERPTS, DROP_DETAILS, DROP_BODIES, DROP_PAYLOAD, HAS_NO_CONTENTS];
 

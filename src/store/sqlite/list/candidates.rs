@@ -185,6 +185,8 @@ impl<'a> Candidates<'a> {
         let range = Range::of(snapshot, &sought.filter)?;
         let mut known = sought.known.seqs.clone();
         known.sort_unstable_by_key(|seq| std::cmp::Reverse(*seq));
+        // A message that belongs to two of the persons is known twice.
+        known.dedup();
         Ok(Self { snapshot, streams, known, range, before })
     }
 

@@ -227,7 +227,7 @@ impl World {
     }
 
     /// Resolves a filter with what the writer knows: all messages of the persons up to one, and one message that may
-    /// belong to others or to nobody.
+    /// belong to others.
     fn sought(&self, filter: &Filter) -> Sought {
         let is_known = |(seq, message): &&(i64, Message)| {
             let persons = [message.lane, message.anonymous, message.email];
@@ -236,8 +236,9 @@ impl World {
         };
         let mut seqs: Vec<i64> =
             self.messages.iter().filter(is_known).map(|(seq, _)| *seq).collect();
-        // A message that may be someone else's. No message has the number 0.
-        if !filter.persons.is_empty() && self.known_through > 0 {
+        // This message may be someone else's, or known twice.
+        let is_there = self.messages.iter().any(|(seq, _)| *seq == self.known_through);
+        if !filter.persons.is_empty() && is_there {
             seqs.push(self.known_through);
         }
         Sought { filter: filter.clone(), known: Known { through: self.known_through, seqs } }
@@ -429,6 +430,20 @@ fn a_page_stops_at_the_bound_and_says_where_to_continue() {
     // All were examined: nothing follows.
     assert_eq!(page(Some(11), 10), (vec![10], None));
     assert_eq!(page(Some(10), 90), (vec![], None));
+}
+
+#[test]
+fn a_message_of_two_sought_persons_does_not_end_their_list() {
+    let (lane, email) = (1, 4);
+    let of_both = |seq| Message { lane: Some(lane), email: Some(email), ..message(seq) };
+    let mut world = World::new((1..=5).map(of_both).collect(), 0);
+    world.known_through = 5;
+    let persons = vec![PersonDigest(lane), PersonDigest(email)];
+    let filter = Filter { persons: persons.clone(), ..Filter::default() };
+    let mut sought = world.sought(&filter);
+    sought.known.seqs = persons.iter().flat_map(|_| 1..=5).collect();
+    let page = list_bounded(&world.connection, &sought, None, 1, EXAMINED_MAX).unwrap();
+    assert_eq!(page.next, Some(Seq(5)));
 }
 
 #[test]

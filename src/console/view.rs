@@ -99,8 +99,8 @@ pub struct Delivery {
     /// Why the delivery failed, for programs; null unless it failed.
     #[schema(required)]
     pub reason: Option<FailureReason>,
-    /// Until when the event is sent again by itself if its contact is created; null unless Loops refused it because there
-    /// is none.
+    /// Until when the event is sent again automatically if its contact is created; null unless Loops refused it because
+    /// there is none.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     pub awaits_contact_until: Option<Timestamp>,
     /// Why the delivery was not needed, for programs: it counts as delivered and made no request; null otherwise.

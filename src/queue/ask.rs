@@ -1,4 +1,4 @@
-//! What people ask the store: lists of messages, groups of failures, counts, names of events.
+//! Queries of the store that people make: lists of messages, groups of failures, counts, names of events.
 
 use jiff::Timestamp;
 
@@ -16,39 +16,39 @@ pub const OTHER_EVENTS: &str = "(other)";
 /// The longest name of an event, in bytes; longer ones are cut.
 const EVENT_NAME_BYTES_MAX: usize = 200;
 
-/// The name of an event as it is stored and looked up: cut where it is too long.
+/// Returns the name of an event as it is stored and looked up: cut off if it is too long.
 pub fn event_name(event: &str) -> &str {
     let longest = event.len().min(EVENT_NAME_BYTES_MAX);
     let end = (0..=longest).rev().find(|end| event.is_char_boundary(*end));
     &event[..end.unwrap_or_default()]
 }
 
-/// Whether the name of an event in a record is the one that was sent, neither cut nor [`OTHER_EVENTS`].
+/// Returns whether the name of an event in a record is the name that was sent, neither cut off nor [`OTHER_EVENTS`].
 pub fn is_whole_event_name(name: &str) -> bool {
-    // A longer one is cut before a character of up to four bytes.
+    // A cut name may be up to three bytes shorter than the limit: it ends before a character of up to four bytes.
     name != OTHER_EVENTS && name.len() + 4 <= EVENT_NAME_BYTES_MAX
 }
 
-/// Which messages to list: those that meet every given condition. The default lists all.
+/// Selects messages that meet every given condition. The default selects all.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Filter {
-    /// They are about one of these persons; empty: any.
+    /// One of these persons is the subject; empty: any person.
     pub persons: Vec<PersonDigest>,
-    /// Their state.
+    /// The state.
     pub state: Option<MessageState>,
-    /// Whether they are held; those that wait behind them are not.
+    /// Whether to select only messages that are held themselves, not messages that wait behind them.
     pub is_held: bool,
     /// A delivery that is not superseded failed for this reason.
     pub reason: Option<FailureReason>,
-    /// Name of their destination.
+    /// Name of the destination.
     pub destination: Option<String>,
-    /// Name of their source.
+    /// Name of the source.
     pub source: Option<String>,
-    /// Their type.
+    /// The type.
     pub kind: Option<MessageType>,
     /// The name of the event; only tracks have one.
     pub event: Option<String>,
-    /// Name of a subscription under which they have a delivery.
+    /// Name of a subscription under which there is a delivery.
     pub subscription: Option<String>,
     /// Received at this time or later.
     pub from: Option<Timestamp>,
@@ -61,7 +61,7 @@ pub struct Filter {
 pub struct Page {
     /// The messages, newest first.
     pub messages: Vec<MessageRecord>,
-    /// Continue before this one; `None`: nothing follows.
+    /// Continue before this number; `None`: nothing follows.
     pub next: Option<Seq>,
 }
 
@@ -72,7 +72,7 @@ pub struct FailureGroups {
     pub groups: Vec<FailureGroup>,
     /// How many failed deliveries were read.
     pub read: u64,
-    /// Whether these were all that meet the filter; otherwise they are the latest.
+    /// Whether these are all that meet the filter; otherwise they are the latest ones.
     pub is_complete: bool,
 }
 
@@ -85,8 +85,8 @@ pub struct FailureGroup {
     pub subscription: Option<String>,
     /// The reason.
     pub reason: FailureReason,
-    /// What a person needs to know to fix it, without what differs from message to message (see
-    /// [`cause`]); empty once it is past its retention.
+    /// What a person needs to know to fix it, without the parts that differ between messages (see [`cause`]); empty
+    /// once it is past its retention.
     pub cause: String,
     /// How many deliveries.
     pub deliveries: u64,
@@ -100,8 +100,8 @@ pub struct FailureGroup {
     pub example_seq: Seq,
 }
 
-/// What the details of failures with the same cause have in common: numbers, ids, addresses and quoted values
-/// become `…`.
+/// Reduces the detail of a failure to the part that failures with the same cause share: numbers, ids, addresses and
+/// quoted values become `…`.
 ///
 /// ```
 /// # use segment_loops::queue::cause;
@@ -123,7 +123,7 @@ pub fn cause(detail: &str) -> String {
         let is_of_word = |c: char| c.is_alphanumeric() || matches!(c, '@' | '_' | '-' | '.' | '+');
         let end = rest.find(|c| !is_of_word(c)).unwrap_or(rest.len()).max(first.len_utf8());
         let (word, after) = rest.split_at(end);
-        // A full stop or a hyphen at its end is no part of a word.
+        // A trailing full stop or hyphen is not part of the word.
         let bare = word.trim_end_matches(['.', '-']);
         if bare.contains(|c: char| c.is_ascii_digit() || c == '@') {
             cause.push('…');
@@ -137,7 +137,7 @@ pub fn cause(detail: &str) -> String {
     cause
 }
 
-/// The end of a quotation that begins with a character; `None` if it begins none, like an apostrophe within a word.
+/// Returns the character that closes a quotation; `None` if `first` opens none, like an apostrophe within a word.
 fn closing(first: char, before: char) -> Option<char> {
     match first {
         '"' => Some('"'),
@@ -147,7 +147,8 @@ fn closing(first: char, before: char) -> Option<char> {
     }
 }
 
-/// What follows the quotation that a text begins within. One that does not end, since the text was cut, takes all.
+/// Returns the text after the end of a quotation that is open at its beginning. A quotation that does not end, because
+/// the text was cut off, takes all of it.
 fn behind_quote(text: &str, close: char) -> &str {
     let mut is_escaped = false;
     for (at, character) in text.char_indices() {
@@ -156,7 +157,7 @@ fn behind_quote(text: &str, close: char) -> &str {
             '\\' => is_escaped = true,
             _ if character == close => {
                 let rest = &text[at + close.len_utf8()..];
-                // An apostrophe in a quotation is not its end.
+                // An apostrophe within a quotation does not end it.
                 if close != '\'' || !rest.starts_with(char::is_alphanumeric) {
                     return rest;
                 }
@@ -177,10 +178,10 @@ pub enum TallyStep {
 }
 
 impl TallyStep {
-    /// All of them.
+    /// All variants.
     pub const ALL: [TallyStep; 2] = [TallyStep::Minute, TallyStep::Hour];
 
-    /// As it is written and shown.
+    /// Returns the name, as written and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             TallyStep::Minute => "minute",
@@ -188,7 +189,7 @@ impl TallyStep {
         }
     }
 
-    /// In milliseconds.
+    /// Returns the length in milliseconds.
     pub fn ms(self) -> i64 {
         match self {
             TallyStep::Minute => 60_000,
@@ -197,8 +198,8 @@ impl TallyStep {
     }
 }
 
-/// What tallies count. For whole messages,
-/// received + replayed = pending + unmatched + delivered + shadowed + failed, at any time, as long as no counts are purged.
+/// What tallies count. For whole messages, at any time until counts are purged, received + replayed = pending +
+/// unmatched + delivered + shadowed + failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Stage {
     /// Messages that were accepted, without duplicates.
@@ -209,9 +210,9 @@ pub enum Stage {
     Unmatched,
     /// Messages all of whose deliveries were delivered.
     Delivered,
-    /// Messages of which a delivery was shadowed and none failed.
+    /// Messages with a delivery that was shadowed and none that failed.
     Shadowed,
-    /// Messages of which a delivery failed.
+    /// Messages with a delivery that failed.
     Failed,
     /// Deliveries that Loops accepted, by subscription.
     DeliveryDelivered,
@@ -225,12 +226,12 @@ pub enum Stage {
     Request,
     /// Requests that were not needed, by how they were saved: see [`Economy::saved`](super::Economy::saved).
     RequestSaved,
-    /// Contacts that Loops was not known to have before it accepted a request for them. Of no source.
+    /// Contacts that Loops was not known to have before it accepted a request for them. Counted without a source.
     NewContact,
 }
 
 impl Stage {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Stage; 13] = [
         Stage::Received,
         Stage::Replayed,
@@ -247,7 +248,7 @@ impl Stage {
         Stage::NewContact,
     ];
 
-    /// As it is stored and shown.
+    /// Returns the name, as stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             Stage::Received => "received",
@@ -266,13 +267,12 @@ impl Stage {
         }
     }
 
-    /// Reads [`Stage::as_str`].
+    /// Parses the result of [`Stage::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|stage| stage.as_str() == text)
     }
 
-    /// The end of a message that subscriptions took, by whether one of its deliveries failed and whether one was
-    /// shadowed.
+    /// Returns how a message ends that subscriptions took, by whether a delivery failed and whether one was shadowed.
     pub(crate) fn of_end(is_failed: bool, is_shadowed: bool) -> Self {
         match (is_failed, is_shadowed) {
             (true, _) => Stage::Failed,

@@ -13,11 +13,11 @@ pub struct Attempt {
     pub started_at: Timestamp,
     /// How long it took.
     pub duration: Duration,
-    /// The status of the answer; `None` if there was none.
+    /// The status of the response; `None` if there was none.
     pub status: Option<u16>,
     /// The outcome.
     pub outcome: AttemptOutcome,
-    /// The beginning of the answer, or the network error.
+    /// The beginning of the response, or the network error.
     pub excerpt: String,
 }
 
@@ -32,13 +32,13 @@ pub enum AttemptOutcome {
     NothingToDelete,
     /// There were too many requests.
     Limited,
-    /// It may work later.
+    /// A later attempt may succeed.
     Retry,
     /// Loops does not accept the API key.
     Unauthorized,
     /// Loops will never take the request.
     Refused,
-    /// Every path is answered with 404: the base URL is wrong.
+    /// The server responds with 404 to every path: the base URL is wrong.
     NotFound,
     /// Read from the store, but unknown to this release.
     Unknown,
@@ -57,7 +57,7 @@ impl AttemptOutcome {
         AttemptOutcome::NotFound,
     ];
 
-    /// As it is stored and shown.
+    /// Returns the name, as stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             AttemptOutcome::Delivered => "delivered",
@@ -72,7 +72,7 @@ impl AttemptOutcome {
         }
     }
 
-    /// Reads [`AttemptOutcome::as_str`].
+    /// Parses the result of [`AttemptOutcome::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
     }

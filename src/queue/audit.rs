@@ -9,10 +9,10 @@ use super::replay::ReplayAsk;
 /// Records what people do, and lists it.
 #[async_trait]
 pub trait Audit: Send + Sync {
-    /// Adds an entry. It is kept as long as records.
+    /// Adds an entry, which is kept as long as records.
     async fn audit(&self, entry: &AuditEntry) -> Result<(), Unavailable>;
 
-    /// The latest entries, newest first: at most `limit`, older than the one with the id `before` if given.
+    /// Returns the latest entries, newest first: at most `limit`, older than the entry with the id `before` if given.
     async fn audit_list(
         &self,
         before: Option<i64>,
@@ -23,33 +23,33 @@ pub trait Audit: Send + Sync {
 /// What a person did. Holds no personal data and no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditEntry {
-    /// When.
+    /// When it was done.
     pub at: Timestamp,
-    /// What the person may do: `admin` or `viewer`; `command` for a command on the machine itself, `service` for what
+    /// The rights of the person: `admin` or `viewer`; `command` for a command on the machine itself, `service` for what
     /// the configuration lets the program do by itself.
     pub role: String,
-    /// Which session or token it was. Empty for a command.
+    /// The session or token that was used. Empty for a command.
     pub session: String,
     /// Name of the process that did it.
     pub process: String,
     /// What was done.
     pub action: AuditAction,
-    /// To what, as a JSON object.
+    /// What it was done to, as a JSON object.
     pub arguments: String,
-    /// The result, for people.
+    /// The result, as a sentence for people.
     pub result: String,
 }
 
 /// An entry of the list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRecord {
-    /// Its number, which grows.
+    /// Its number; later entries have higher numbers.
     pub id: i64,
     /// The entry.
     pub entry: AuditEntry,
 }
 
-/// What a person can do that is recorded.
+/// Actions of people that are recorded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuditAction {
     /// The configuration was loaded again.
@@ -58,7 +58,7 @@ pub enum AuditAction {
     Replay,
     /// The contents of messages, or the ids of a person, were shown.
     ShowContents,
-    /// Loops was asked what it holds, and the answer was shown.
+    /// Data was fetched from Loops and shown.
     AskLoops,
     /// The deletion of a person was requested.
     Erase,
@@ -74,10 +74,10 @@ pub enum AuditAction {
     Unknown,
 }
 
-/// The most characters that are kept of a name in arguments.
+/// The most characters of a name that are kept in arguments.
 const NAME_CHARS_MAX: usize = 200;
 
-/// The arguments of a replay. Of ids, only that there are some, or how many.
+/// Returns the arguments of a replay. They do not hold ids, only whether there are some, or how many.
 pub fn replay_arguments(ask: &ReplayAsk) -> serde_json::Value {
     let selection = &ask.selection;
     let mut arguments = serde_json::Map::new();
@@ -133,7 +133,7 @@ impl AuditAction {
         AuditAction::DiscardHeld,
     ];
 
-    /// As it is stored and shown.
+    /// Returns the name, as stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             AuditAction::Reload => "reload",
@@ -149,7 +149,7 @@ impl AuditAction {
         }
     }
 
-    /// Reads [`AuditAction::as_str`].
+    /// Parses the result of [`AuditAction::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == text)
     }

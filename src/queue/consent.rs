@@ -1,5 +1,6 @@
-//! Who left, as Loops reported it: unsubscribed, complained, or bounced. Kept as digests until Loops reports that the
-//! person is back or accepts a request that brings the person back, or the person is erased, whatever the retention.
+//! People who left, as Loops reported it: unsubscribed, complained, or bounced. They are kept as digests, regardless of
+//! the retention, until Loops reports that the person is back, accepts a request that brings the person back, or the
+//! person is erased.
 
 use jiff::Timestamp;
 
@@ -15,29 +16,30 @@ pub struct OptOut {
     pub email: Option<PersonDigest>,
     /// The id of the mailing list that it left; `None`: all mails.
     pub list: Option<String>,
-    /// When, by Loops' clock.
+    /// When the contact left, by Loops' clock.
     pub at: Timestamp,
     /// The event by which Loops reported it.
     pub event: String,
 }
 
 impl OptOut {
-    /// Whether it is about the contact with one of these digests.
+    /// Returns whether it is about the contact with one of these digests.
     pub fn is_about(&self, persons: &[PersonDigest]) -> bool {
         self.user.iter().chain(&self.email).any(|person| persons.contains(person))
     }
 }
 
-/// What a request subscribes a contact to. Once Loops has accepted it, a contact that left before has come back.
+/// The subscriptions that a request gives a contact. Once Loops has accepted the request, a contact that left before
+/// has come back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OptIn {
     /// The ids of mailing lists; `None`: all mails.
     pub lists: Vec<Option<String>>,
-    /// When the message of the request happened. Who left at that time or later stays away.
+    /// When the message of the request happened. A contact that left at that time or later stays away.
     pub at: Timestamp,
 }
 
-/// What an event of Loops says about whether a contact wants mails.
+/// The change of a contact's consent that an event of Loops reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConsentReport<'a> {
     /// Whether it left, or came back.
@@ -47,7 +49,7 @@ pub(crate) struct ConsentReport<'a> {
 }
 
 impl<'a> ConsentReport<'a> {
-    /// Reads an event; `None`: it says nothing about that.
+    /// Reads an event; `None` if it does not report a change of consent.
     pub(crate) fn of(feedback: &'a FeedbackRecord) -> Option<Self> {
         let origin = feedback.origin.as_ref();
         let list = || {
@@ -67,7 +69,7 @@ impl<'a> ConsentReport<'a> {
         Some(Self { has_left, list })
     }
 
-    /// The event that takes an opt-out back.
+    /// Returns the name of the event that takes the opt-out back.
     pub(crate) fn way_back(self) -> &'static str {
         match self.list {
             None => "email.resubscribed",

@@ -1,7 +1,7 @@
 //! What is known of the contacts at Loops: by what Loops accepted from us, and by what it reported.
 //!
 //! Everything is kept as digests with the key of the installation. It is written in the transaction that records that
-//! Loops accepted a request, and it is no longer known as soon as it may no longer be true.
+//! Loops accepted a request, and forgotten as soon as it may no longer be true.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::segment::{LaneKey, PersonDigest, PropertyName, PropertyValue};
 /// How long a contact is remembered after the last request for it.
 pub const CONTACTS_KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
-/// The most properties that are remembered of one contact; the newest stay.
+/// The most properties of one contact that are remembered; the newest stay.
 pub const PROPERTIES_MAX: usize = 500;
 
 /// What is known of a contact.
@@ -23,9 +23,9 @@ pub const PROPERTIES_MAX: usize = 500;
 pub struct Contact {
     /// The digest of its `userId`, or of its e-mail address if its requests have no `userId`.
     pub key: PersonDigest,
-    /// The digest of the address that an upsert gave it last, beside a `userId`.
+    /// The digest of the address that the last upsert with a `userId` gave it.
     pub email: Option<PersonDigest>,
-    /// Whether requests of another lane, or of another contact with its address, may have changed it, so that Loops may
+    /// Whether requests of another lane, or of another contact with its address, may have changed it. Loops may then
     /// hold other values than these.
     pub is_shared: bool,
     /// The address itself, sealed by [`Digests::seal`](crate::segment::Digests::seal); `None` unless it is kept for
@@ -35,16 +35,16 @@ pub struct Contact {
     pub properties: Vec<KnownProperty>,
 }
 
-/// Contacts that Loops may have mixed up, since they share a user id or an address.
+/// Contacts that Loops may have mixed up because they share a user id or an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdentityConflict {
     /// Name of the destination.
     pub destination: String,
-    /// What the conflict is.
+    /// The kind of conflict.
     pub kind: ConflictKind,
-    /// The digest of the `userId` that has several addresses, or of the address that several have.
+    /// The digest of the `userId` that has several addresses, or of the address that several user ids have.
     pub person: PersonDigest,
-    /// The day on which it was seen, in UTC, at its beginning.
+    /// The beginning of the day, in UTC, on which it was seen.
     pub day: Timestamp,
     /// How many addresses (3 or more) or user ids (2 or more) were seen that day.
     pub count: u64,
@@ -52,21 +52,22 @@ pub struct IdentityConflict {
     pub request: RequestId,
 }
 
-/// What is in conflict.
+/// Kinds of conflicts between contacts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConflictKind {
-    /// One `userId` was given several addresses on one day. A change back counts again.
+    /// One `userId` was given several addresses on one day. Each change counts, including a change back.
     Addresses,
-    /// Several user ids have one address: Loops finds a contact by either, and overwrites the other.
+    /// Several user ids have one address. Loops finds a contact by user id or address, so requests for one overwrite
+    /// another.
     UserIds,
 }
 
 impl ConflictKind {
-    /// Both of them.
+    /// All variants.
     pub const ALL: [ConflictKind; 2] = [ConflictKind::Addresses, ConflictKind::UserIds];
 
-    /// Its name in the store and in the API.
+    /// Returns the name in the store and in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             ConflictKind::Addresses => "addresses",
@@ -74,16 +75,16 @@ impl ConflictKind {
         }
     }
 
-    /// Reads [`ConflictKind::as_str`].
+    /// Parses the result of [`ConflictKind::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
-/// For how many days a conflict is kept after it was last seen.
+/// How many days a conflict is kept after it was last seen.
 pub const CONFLICT_DAYS: u16 = 7;
 
-/// The most conflicts that are returned at once.
+/// The most conflicts that one query returns.
 pub const CONFLICTS_MAX: u32 = 50;
 
 /// A value that Loops accepted.
@@ -95,7 +96,7 @@ pub struct KnownProperty {
     pub value: PropertyValue,
     /// When Loops accepted it.
     pub at: Timestamp,
-    /// When the message happened from which it is; the epoch if that was not looked at.
+    /// When the message that set it happened; the epoch if that was not determined.
     pub happened_at: Timestamp,
     /// The request that carried it.
     pub request: RequestId,
@@ -106,20 +107,20 @@ pub struct KnownProperty {
 pub enum ContactChange {
     /// Loops accepted the request.
     Learn(Learned),
-    /// Loops had accepted the request before, perhaps without the values that it has now: it has the contact, and none of
-    /// the values is known any more.
+    /// Loops had accepted the request before, perhaps without the values that it has now. Loops has the contact, but
+    /// its values are no longer known.
     Confirm(Learned),
-    /// Loops may have some of the request, or none: none of the values of this contact is known any more.
+    /// Loops may have applied all, some or none of the request. The values of this contact are no longer known.
     Forget(PersonDigest),
     /// Loops deleted the contact with this `userId` or e-mail address.
     Delete(PersonDigest),
 }
 
-/// A contact that a request is about to change. From now on it counts as shared if requests of another lane, or of another
-/// contact with its address, may change it, too.
+/// A contact that a request is about to change. From then on it counts as shared if requests of another lane, or of
+/// another contact with its address, may change it too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContactClaim {
-    /// As in [`Contact`].
+    /// See [`Contact::key`].
     pub key: PersonDigest,
     /// The digest of the address in the request, if it is not the key.
     pub email: Option<PersonDigest>,
@@ -127,16 +128,16 @@ pub struct ContactClaim {
     pub lane: LaneKey,
 }
 
-/// What a request that Loops accepted says of its contact.
+/// What is learned of a contact from a request that Loops accepted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Learned {
-    /// As in [`Contact`].
+    /// See [`Contact::key`].
     pub key: PersonDigest,
     /// The digest of the address in the request, if it is not the key.
     pub email: Option<PersonDigest>,
-    /// Whether that is known to be the person's own: an upsert gave it.
+    /// Whether that address is known to be the person's own, because an upsert gave it.
     pub is_own_email: bool,
-    /// Whether the request has an address, with which Loops creates the contact if there is none.
+    /// Whether the request has an address, so that Loops creates the contact if it does not exist.
     pub may_create: bool,
     /// The lane of the request.
     pub lane: LaneKey,
@@ -144,15 +145,15 @@ pub struct Learned {
     pub address: Option<Vec<u8>>,
     /// The request.
     pub request: RequestId,
-    /// When the attempt began: what Loops reported since then counts.
+    /// When the attempt began. Reports from Loops since then take precedence.
     pub started_at: Timestamp,
     /// The values in the request.
     pub properties: Vec<KnownProperty>,
-    /// What it subscribes the contact to, if that may bring back a person who left.
+    /// The subscriptions it gives the contact, if they may bring back a person who left.
     pub opt_in: Option<OptIn>,
 }
 
-/// Adds newer values to those that are known; at most [`PROPERTIES_MAX`] stay, the newest.
+/// Adds newer values to the known ones; the newest [`PROPERTIES_MAX`] stay.
 pub(crate) fn merge(known: Vec<KnownProperty>, newer: &[KnownProperty]) -> Vec<KnownProperty> {
     let is_replaced =
         |known: &KnownProperty| newer.iter().any(|property| property.name == known.name);
@@ -166,13 +167,13 @@ pub(crate) fn merge(known: Vec<KnownProperty>, newer: &[KnownProperty]) -> Vec<K
     merged
 }
 
-/// The first byte of properties that are packed as [`to_bytes`] does.
+/// The first byte of packed properties: the version of the format that [`to_bytes`] writes.
 const PACKING: u8 = 1;
 
 /// The length of a packed property: five big-endian numbers of eight bytes each.
 const PROPERTY_BYTES: usize = 40;
 
-/// Packs properties as a store keeps them.
+/// Packs properties for the store.
 pub(crate) fn to_bytes(properties: &[KnownProperty]) -> Vec<u8> {
     if properties.is_empty() {
         return Vec::new();
@@ -186,7 +187,8 @@ pub(crate) fn to_bytes(properties: &[KnownProperty]) -> Vec<u8> {
     bytes
 }
 
-/// Reads [`to_bytes`]. Bytes that it did not write, or that an earlier release packed, are no properties.
+/// Reads the format of [`to_bytes`]. Bytes in any other format, such as that of an earlier release, yield no
+/// properties.
 pub(crate) fn from_bytes(bytes: &[u8]) -> Vec<KnownProperty> {
     let Some((&PACKING, bytes)) = bytes.split_first() else { return Vec::new() };
     if bytes.len() % PROPERTY_BYTES != 0 {
@@ -232,7 +234,7 @@ mod tests {
         assert_eq!(from_bytes(&bytes), [property(1, 1, 1)]);
         bytes.extend([1; 7]);
         assert_eq!(from_bytes(&bytes), []);
-        // Of a release that kept four numbers of each.
+        // The format of a release that kept four numbers for each property.
         assert_eq!(from_bytes(&[1; 5 * 32]), []);
     }
 

@@ -14,11 +14,12 @@ pub struct NewDelivery {
     pub subscription: Option<String>,
     /// The action of the subscription.
     pub action: Option<ActionKind>,
-    /// What was left out of the request or changed in it, for people.
+    /// What was left out of the request or changed in it, as sentences for people.
     pub warnings: Vec<String>,
-    /// The request that its subscription made, before anything else left something out of it; `None`: it made none.
+    /// The digest of the request as its subscription made it, before anything was left out of it; `None`: it made no
+    /// request.
     pub planned: Option<RequestDigest>,
-    /// The request that carries it, or why there is none.
+    /// The request that carries it, or the reason why there is none.
     pub outcome: NewOutcome,
 }
 
@@ -34,7 +35,7 @@ pub enum NewOutcome {
 }
 
 impl NewOutcome {
-    /// The request, if one carries the delivery.
+    /// Returns the request, if one carries the delivery.
     pub fn request(&self) -> Option<&NewRequest> {
         match self {
             NewOutcome::Request(request) => Some(request),
@@ -42,7 +43,7 @@ impl NewOutcome {
         }
     }
 
-    /// Why it failed, if it did.
+    /// Returns why it failed, if it did.
     pub fn failure(&self) -> Option<&Failure> {
         match self {
             NewOutcome::Failed(failure) => Some(failure),
@@ -50,7 +51,7 @@ impl NewOutcome {
         }
     }
 
-    /// The state of the delivery.
+    /// Returns the state of the delivery.
     pub fn state(&self) -> DeliveryState {
         match self {
             NewOutcome::Request(_) => DeliveryState::Pending,
@@ -59,7 +60,7 @@ impl NewOutcome {
         }
     }
 
-    /// Why it ended, in a word and in a sentence, if it did.
+    /// Returns why it ended, as a word and as a sentence, if it did.
     pub fn ended(&self) -> Option<(&'static str, &str)> {
         match self {
             NewOutcome::Request(_) => None,
@@ -82,7 +83,7 @@ pub struct DeliveryRecord {
     pub subscription: Option<String>,
     /// The action of the subscription; `None` also if this release does not know it.
     pub action: Option<ActionKind>,
-    /// The number of the replay that made it; 0: no replay did.
+    /// The number of the replay that made it; 0 if it was not made by a replay.
     pub replay: u32,
     /// Whether a later replay superseded it, so that it no longer counts for the state of its message.
     pub is_superseded: bool,
@@ -90,21 +91,21 @@ pub struct DeliveryRecord {
     pub state: DeliveryState,
     /// Why it failed.
     pub failure: Option<Failure>,
-    /// It failed since Loops has no contact that the event names: it is replayed by itself if the contact is created until
-    /// this time.
+    /// It failed because Loops does not have the contact that the event names. If the contact is created by this time,
+    /// the event is replayed automatically.
     pub awaits_contact_until: Option<Timestamp>,
     /// Why it was delivered without a request.
     pub not_needed: Option<NotNeeded>,
     /// What was left out of the request or changed in it.
     pub warnings: Vec<String>,
-    /// As [`NewDelivery::planned`].
+    /// See [`NewDelivery::planned`].
     pub planned: Option<RequestDigest>,
     /// The request that carries it; `None` if it ended before there was one.
     pub request: Option<RequestRecord>,
 }
 
 impl DeliveryRecord {
-    /// Reads why a delivery ended, as [`NewOutcome::ended`] gave it: why it failed, or why it needed no request.
+    /// Reads why a delivery ended, as [`NewOutcome::ended`] wrote it: why it failed, or why it needed no request.
     pub(crate) fn read_end(
         state: DeliveryState,
         reason: Option<&str>,
@@ -138,7 +139,7 @@ impl DeliveryState {
     pub const ALL: [DeliveryState; 4] =
         [Self::Pending, Self::Delivered, Self::Shadowed, Self::Failed];
 
-    /// As it is stored and shown.
+    /// Returns the name, as stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             DeliveryState::Pending => "pending",
@@ -149,7 +150,7 @@ impl DeliveryState {
         }
     }
 
-    /// Reads [`DeliveryState::as_str`].
+    /// Parses the result of [`DeliveryState::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }

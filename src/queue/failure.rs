@@ -14,11 +14,11 @@ pub struct Failure {
 pub enum FailureReason {
     /// Loops refused its request.
     Refused,
-    /// It was too late to send it, or to send it again.
+    /// It was too late to send it, or to retry it.
     Expired,
-    /// The mapping yields no request that Segment's destination would send.
+    /// The mapping does not yield a request that Segment's destination would send.
     Invalid,
-    /// Its user id is a word that means "no id".
+    /// Its user id is a placeholder that stands for "no id".
     PlaceholderId,
     /// It was held, and somebody discarded it.
     Discarded,
@@ -40,7 +40,7 @@ impl FailureReason {
         FailureReason::Unreadable,
     ];
 
-    /// As it is stored and shown.
+    /// Returns the name, as stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             FailureReason::Refused => "refused",
@@ -53,7 +53,7 @@ impl FailureReason {
         }
     }
 
-    /// Reads [`FailureReason::as_str`].
+    /// Parses the result of [`FailureReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
@@ -64,7 +64,7 @@ impl FailureReason {
 pub struct NotNeeded {
     /// The reason.
     pub reason: NotNeededReason,
-    /// The same for people; never holds a value.
+    /// The reason as a sentence for people; never holds a value.
     pub detail: String,
 }
 
@@ -83,7 +83,7 @@ impl NotNeededReason {
     /// Those that this release gives.
     pub const ALL: [NotNeededReason; 2] = [NotNeededReason::Unchanged, NotNeededReason::Stale];
 
-    /// As it is stored and shown.
+    /// Returns the name, as stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             NotNeededReason::Unchanged => "unchanged",
@@ -92,7 +92,7 @@ impl NotNeededReason {
         }
     }
 
-    /// Reads [`NotNeededReason::as_str`].
+    /// Parses the result of [`NotNeededReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }

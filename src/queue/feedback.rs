@@ -1,4 +1,5 @@
-//! Feedback: what Loops reported by its webhooks. Kept as names and digests, without addresses, subjects and contents.
+//! Feedback: events that Loops reported by its webhooks. They are kept as names and digests, without addresses,
+//! subjects and contents.
 
 use std::time::Duration;
 
@@ -9,21 +10,22 @@ use jiff::Timestamp;
 use super::error::Unavailable;
 use crate::segment::PersonDigest;
 
-/// How long a webhook is tried to be handed on.
+/// For how long handing on a webhook is retried.
 pub const FORWARD_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How long a webhook that was taken to be handed on is left alone: at first, and at most. Doubles with each try.
+/// How long to wait after the first try to hand a webhook on. The wait doubles with each try, up to
+/// [`FORWARD_WAIT_MAX`].
 pub const FORWARD_WAIT_MIN: Duration = Duration::from_secs(15);
 /// See [`FORWARD_WAIT_MIN`].
 pub const FORWARD_WAIT_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// The most webhooks of one destination that wait to be handed on, and the most bytes of them. Further ones are recorded
-/// and not handed on.
+/// The most webhooks of one destination that wait to be handed on, with at most [`FORWARD_BYTES_MAX`] in all. Further
+/// webhooks are recorded but not handed on.
 pub const FORWARDS_MAX: u64 = if cfg!(test) { 20 } else { 10_000 };
 /// See [`FORWARDS_MAX`].
 pub const FORWARD_BYTES_MAX: u64 = if cfg!(test) { 20_000 } else { 64 * 1024 * 1024 };
 
-/// What a mail or a subscription belongs to.
+/// Kinds of [`Origin`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OriginKind {
     /// A workflow, which Loops' webhooks call a loop.
@@ -37,7 +39,7 @@ pub enum OriginKind {
 }
 
 impl OriginKind {
-    /// All of them.
+    /// All variants.
     pub const ALL: [OriginKind; 4] = [
         OriginKind::Workflow,
         OriginKind::Campaign,
@@ -45,7 +47,7 @@ impl OriginKind {
         OriginKind::MailingList,
     ];
 
-    /// The word for it.
+    /// Returns the word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             OriginKind::Workflow => "workflow",
@@ -55,7 +57,7 @@ impl OriginKind {
         }
     }
 
-    /// The kind with this word.
+    /// Returns the kind with this word.
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == word)
     }
@@ -72,18 +74,18 @@ pub struct Origin {
     pub name: Option<String>,
 }
 
-/// What is kept of an event that Loops reported.
+/// The part of an event from Loops that is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedbackRecord {
     /// Name of the destination.
     pub destination: String,
-    /// Loops' id of the webhook: no two of a destination have the same.
+    /// Loops' id of the webhook, unique within a destination.
     pub webhook_id: String,
     /// When it was received.
     pub received_at: Timestamp,
     /// When it happened, by Loops' clock, in whole seconds.
     pub at: Timestamp,
-    /// The name of the event, as Loops wrote it. It may be one that this release does not know.
+    /// The name of the event, as Loops wrote it. This release may not know it.
     pub event: String,
     /// Digest of the contact's `userId`.
     pub user: Option<PersonDigest>,
@@ -97,7 +99,7 @@ pub struct FeedbackRecord {
     pub email_id: Option<String>,
 }
 
-/// A webhook as it was received: all that is needed to hand it on with its signature.
+/// A webhook as it was received, with everything needed to hand it on with its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedWebhook {
     /// The header `webhook-timestamp`.
@@ -111,9 +113,9 @@ pub struct SignedWebhook {
 /// An event to be recorded.
 #[derive(Debug, Clone)]
 pub struct NewFeedback {
-    /// What is kept of it.
+    /// The part that is kept.
     pub record: FeedbackRecord,
-    /// What is to be handed on; `None`: nothing.
+    /// The webhook to hand on; `None`: none.
     pub forward: Option<SignedWebhook>,
 }
 
@@ -122,7 +124,7 @@ pub struct NewFeedback {
 pub enum Recorded {
     /// It was new.
     New,
-    /// It was new, and is not handed on: too much waits for that already.
+    /// It was new but is not handed on, because too many webhooks wait for that already.
     NotForwarded,
     /// It had been recorded before. Nothing was changed.
     Duplicate,
@@ -135,47 +137,48 @@ pub struct Forward {
     pub webhook_id: String,
     /// When it was received.
     pub received_at: Timestamp,
-    /// How often it was taken, this time included.
+    /// How many times it was taken, including this time.
     pub tries: u32,
     /// What to send.
     pub webhook: SignedWebhook,
 }
 
-/// How long a webhook is left alone after it was taken for the given time, counted from 1.
+/// Returns how long to wait after a try to hand a webhook on. `tries` counts from 1.
 pub fn forward_wait(tries: u32) -> Duration {
     let doubled = FORWARD_WAIT_MIN.saturating_mul(1 << tries.saturating_sub(1).min(16));
     doubled.min(FORWARD_WAIT_MAX)
 }
 
-/// Keeps what Loops reported, and what is to be handed on of it.
+/// Keeps the events that Loops reported, and the webhooks to hand on.
 #[async_trait]
 pub trait Feedback: Send + Sync {
-    /// Records an event, unless one with the same destination and webhook id is there. When it returns, the event is on
-    /// stable storage, with what is to be handed on. If it says that a contact left, or came back, that counts for
-    /// [`Work::opt_outs`](super::Work::opt_outs) unless a later one was recorded; it is kept until the person is erased,
-    /// whatever the retention.
+    /// Records an event, unless there is one with the same destination and webhook id. When the call returns, the event
+    /// is on stable storage, with its webhook if that is handed on.
+    ///
+    /// If the event says that a contact left or came back, [`Work::opt_outs`](super::Work::opt_outs) takes it into
+    /// account unless a later event was recorded. This is kept until the person is erased, regardless of the retention.
     async fn record(&self, feedback: NewFeedback) -> Result<Recorded, Unavailable>;
 
-    /// The latest events about a person, who is known by any of these digests: the one that happened last first, and
-    /// of the same second the one that was recorded last.
+    /// Returns the latest events about a person who is known by any of these digests, most recent first. Of events of
+    /// the same second, the one recorded last comes first.
     async fn by_person(
         &self,
         persons: &[PersonDigest],
         limit: u32,
     ) -> Result<Vec<FeedbackRecord>, Unavailable>;
 
-    /// The latest events of a destination, the one that was received last first.
+    /// Returns the latest events of a destination, most recently received first.
     async fn by_destination(
         &self,
         destination: &str,
         limit: u32,
     ) -> Result<Vec<FeedbackRecord>, Unavailable>;
 
-    /// When the last event of a destination was received that is still kept; `None`: there is none.
+    /// Returns when the last event of a destination that is still kept was received; `None` if there is none.
     async fn last_heard(&self, destination: &str) -> Result<Option<Timestamp>, Unavailable>;
 
-    /// Takes webhooks of a destination that are due to be handed on. Each is due again, for any process, after
-    /// [`forward_wait`], unless [`Feedback::end_forward`] is called for it before.
+    /// Takes webhooks of a destination that are due to be handed on. Each becomes due again, for any process, after
+    /// [`forward_wait`], unless [`Feedback::end_forward`] is called for it first.
     async fn take_forwards(
         &self,
         destination: &str,
@@ -183,6 +186,6 @@ pub trait Feedback: Send + Sync {
         limit: u32,
     ) -> Result<Vec<Forward>, Unavailable>;
 
-    /// Forgets what was to be handed on of a webhook: it was, or it is given up. Its record stays.
+    /// Removes a webhook from those to hand on, because that succeeded or was given up. Its record stays.
     async fn end_forward(&self, destination: &str, webhook_id: &str) -> Result<(), Unavailable>;
 }

@@ -1,5 +1,5 @@
-//! The one way in for every message: turns raw bytes into a stamped record for the inbox, or rejects them
-//! with a reason. The same rules apply to messages from HTTP and from files.
+//! The single entry point for messages: turns raw bytes into a stamped record for the inbox, or rejects them with a
+//! reason. The same rules apply to messages from HTTP and from files.
 
 use std::net::IpAddr;
 
@@ -17,20 +17,20 @@ use crate::segment::stamp::{Stamp, Stamped, stamp};
 use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind};
 use crate::telemetry::TraceContext;
 
-/// The longest message id. SDKs use fewer than 100 characters; ids are kept for as long as records are.
+/// The longest message id, in bytes. SDKs use fewer than 100 characters; ids are kept as long as records.
 pub const MESSAGE_ID_BYTES_MAX: usize = 1_024;
 
-/// What a stamp usually adds to a message: two times, and the names of the members that hold them.
+/// The bytes that stamping usually adds to a message: two timestamps with their member names.
 const STAMP_BYTES: usize = 128;
 
-/// What is known about messages before they are read.
+/// The context in which messages are read: what is known about them beforehand.
 #[derive(Debug, Clone, Copy)]
 pub struct Intake<'a> {
     /// Makes the digests by which the store finds messages and persons.
     pub digests: &'a Digests,
     /// Name of the source.
     pub source: &'a str,
-    /// Name of the destination its source delivers to.
+    /// Name of the destination that the source delivers to.
     pub destination: &'a str,
     /// Whether the messages are a bulk load.
     pub is_bulk: bool,
@@ -47,11 +47,11 @@ pub struct Intake<'a> {
     pub message_bytes_max: usize,
     /// Whether messages of type `delete` are accepted.
     pub takes_delete: bool,
-    /// The trace in which they are accepted, if there is one.
+    /// The trace in which the messages are accepted, if there is one.
     pub trace: Option<TraceContext>,
 }
 
-/// Why a message is rejected. Senders see these texts, which never contain a part of the message.
+/// Why a message is rejected. Senders see these texts, which never contain any part of the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Rejection {
     /// It is too long.
@@ -73,13 +73,13 @@ pub enum Rejection {
     LongId,
     /// With a public write key alone, anyone could delete anybody's contact.
     #[error(
-        "the write key of this source is public, so that it takes no messages of type delete: send them with the key of another source, or set sources.NAME.allow_delete"
+        "the write key of this source is public, so it does not accept messages of type delete: send them with the key of another source, or set sources.NAME.allow_delete"
     )]
     DeleteNotAllowed,
 }
 
 impl Rejection {
-    /// The reason in a fixed word, for programs.
+    /// Returns the reason as a fixed word, for programs.
     pub fn code(&self) -> &'static str {
         match self {
             Rejection::TooLarge { .. } => "too_large",
@@ -95,8 +95,8 @@ impl Rejection {
 }
 
 impl Intake<'_> {
-    /// Turns a raw message into a record. `envelope` holds the keys beside the batch; `new_id` makes an id
-    /// for a message that has none.
+    /// Turns a raw message into a record. `envelope` holds the members beside the batch; `new_id` makes an id for a
+    /// message that has none.
     pub fn read(
         &self,
         raw: &[u8],
@@ -129,7 +129,7 @@ impl Intake<'_> {
             return Err(Rejection::DeleteNotAllowed);
         }
         let mut payload = message.value().to_stored_json_of(raw.len() + STAMP_BYTES);
-        // With what its batch shares, it may have outgrown its buffer.
+        // Merging the envelope may have made the payload outgrow its buffer, which then doubled.
         if payload.capacity() - payload.len() > STAMP_BYTES.max(payload.len() / 4) {
             payload.shrink_to_fit();
         }
@@ -145,7 +145,7 @@ impl Intake<'_> {
     ) -> NewMessage {
         let digests = self.digests;
         let mut persons = message.person_ids().map(|(kind, id)| (kind, digests.person(kind, &id)));
-        // A message without an id of a person is no message.
+        // Stamping rejects a message without any id of a person, so the default is never used.
         let lane = persons.next().map_or(LaneKey(0), |(_, order_key)| order_key.into());
         let (mut anonymous, mut email): (Option<PersonDigest>, Option<PersonDigest>) = (None, None);
         for (kind, digest) in persons {

@@ -15,7 +15,7 @@ pub struct LeaseRequest {
     pub holder: String,
     /// The current time.
     pub now: Timestamp,
-    /// How long the lease is to hold.
+    /// How long the lease lasts.
     pub ttl: Duration,
 }
 
@@ -52,7 +52,7 @@ pub struct LeaseState {
     pub holder: Option<LeaseHolder>,
 }
 
-/// What a running process records about itself.
+/// A running process's record of itself.
 #[derive(Debug, Clone)]
 pub struct CheckIn {
     /// Its name, unique, as in leases.
@@ -63,7 +63,7 @@ pub struct CheckIn {
     pub version: String,
     /// How long it has been running.
     pub uptime: Duration,
-    /// What it reports of itself.
+    /// What it reports about itself.
     pub status: ProcessStatus,
     /// The current time.
     pub now: Timestamp,
@@ -89,9 +89,9 @@ pub struct Replica {
 /// The processes that share a store, and their leases.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replicas {
-    /// The time by which the others were recorded.
+    /// The current time, by the clock that the other times were recorded with.
     pub now: Timestamp,
-    /// The processes that checked in and did not check out, the one that started first first.
+    /// The processes that checked in and did not check out, in the order in which they started.
     pub replicas: Vec<Replica>,
     /// The leases by the names of their destinations.
     pub leases: Vec<LeaseState>,

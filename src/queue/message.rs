@@ -1,4 +1,4 @@
-//! Messages: as they are accepted, and as they are looked up.
+//! Messages as they are accepted and as they are looked up.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::telemetry::TraceContext;
 pub struct NewMessage {
     /// Name of the source that sent it.
     pub source: String,
-    /// Name of the destination its source delivers to.
+    /// Name of the destination that its source delivers to.
     pub destination: String,
     /// Segment's `messageId`.
     pub message_id: String,
@@ -34,15 +34,15 @@ pub struct NewMessage {
     pub anonymous: Option<PersonDigest>,
     /// Digest of its e-mail address, if that is not the order key.
     pub email: Option<PersonDigest>,
-    /// The name of the event, of a track.
+    /// The name of the event, if it is a track.
     pub event: Option<String>,
     /// When it was received.
     pub received_at: Timestamp,
     /// The stamped message, as [`crate::js::Value::to_stored_json`] writes it.
     pub payload: Bytes,
-    /// What was noticed about it when it was received, for people; never holds a value.
+    /// Warnings for people from when it was received; they never hold a value.
     pub warnings: Vec<String>,
-    /// The trace in which it is accepted, to which its delivery is linked; `None`: it is not traced.
+    /// The trace in which it is accepted. Its delivery links to that trace. `None`: it is not traced.
     pub trace: Option<TraceContext>,
 }
 
@@ -51,7 +51,7 @@ pub struct NewMessage {
 pub struct Committed {
     /// For each message, in order, whether it was new.
     pub accepted: Vec<Accepted>,
-    /// How many messages the transaction wrote in all, those of other calls included.
+    /// How many messages the transaction wrote in all, including messages of other calls.
     pub group_messages: usize,
     /// How long the messages waited for the transaction to begin.
     pub waited: Duration,
@@ -79,8 +79,8 @@ pub struct MessageRecord {
     pub message_id: String,
     /// Kind of call.
     pub kind: MessageType,
-    /// The name of the event, of a track: cut where it is too long, and [`OTHER_EVENTS`](super::OTHER_EVENTS)
-    /// if its source sends too many.
+    /// The name of the event, if it is a track: cut off if it is too long, and [`OTHER_EVENTS`](super::OTHER_EVENTS) if
+    /// its source sends too many.
     pub event: Option<String>,
     /// Urgency.
     pub class: Class,
@@ -92,7 +92,7 @@ pub struct MessageRecord {
     pub unmatched: Option<Unmatched>,
     /// How many times it was replayed.
     pub replay: u32,
-    /// What was noticed about it when it was received.
+    /// Warnings from when it was received.
     pub warnings: Vec<String>,
     /// Why it is held, if it is pending.
     pub held: Option<Held>,
@@ -101,7 +101,7 @@ pub struct MessageRecord {
 }
 
 impl MessageRecord {
-    /// Its state, which follows from the deliveries that are not superseded.
+    /// Returns its state, which follows from the deliveries that are not superseded.
     pub fn state(&self) -> MessageState {
         let counting = || self.deliveries.iter().filter(|delivery| !delivery.is_superseded);
         let has = |state| counting().any(|delivery| delivery.state == state);
@@ -126,7 +126,7 @@ pub enum MessageState {
     Pending,
     /// Loops accepted all its deliveries.
     Delivered,
-    /// It is done, none of its deliveries failed, and one was not sent since its destination was in shadow mode.
+    /// It is done, none of its deliveries failed, and one was not sent because its destination was in shadow mode.
     Shadowed,
     /// It is done, and one of its deliveries failed.
     Failed,
@@ -135,7 +135,7 @@ pub enum MessageState {
 }
 
 impl MessageState {
-    /// All of them.
+    /// All variants.
     pub const ALL: [MessageState; 5] = [
         MessageState::Pending,
         MessageState::Delivered,
@@ -144,7 +144,7 @@ impl MessageState {
         MessageState::Unmatched,
     ];
 
-    /// As it is written and shown.
+    /// Returns the name, as written and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             MessageState::Pending => "pending",
@@ -155,7 +155,7 @@ impl MessageState {
         }
     }
 
-    /// Reads [`MessageState::as_str`].
+    /// Parses the result of [`MessageState::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
@@ -166,12 +166,12 @@ impl MessageState {
 pub struct Contents {
     /// The sequence number of the message.
     pub seq: Seq,
-    /// The stamped message, as [`NewMessage::payload`] has it.
+    /// The stamped message: see [`NewMessage::payload`].
     pub payload: Bytes,
 }
 
 impl Contents {
-    /// The message; `None` if it cannot be read.
+    /// Parses the message; `None` if it cannot be read.
     pub fn message(&self) -> Option<Message> {
         stored_message(&self.payload)
     }

@@ -1,9 +1,9 @@
-//! New contacts: how many of them the requests of a destination may create in a day, and which messages are held because
-//! of that.
+//! New contacts: how many the requests of a destination may create in a day, and which messages are held because of
+//! that.
 //!
-//! A message that is held stays pending and is not planned. It is held in the transaction that would have frozen it, and
-//! no longer once it is planned or has ended; its lane waits. What may be created is counted in the same transaction: the
-//! contacts that were new on that day, and those that frozen requests may still create.
+//! A held message stays pending and is not planned, and its lane waits. The transaction that would have frozen the
+//! message holds it instead; the hold ends when the message is planned or has ended. The same transaction counts the
+//! room that is taken: contacts that were new on that day, and contacts that frozen requests may still create.
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
@@ -31,7 +31,7 @@ pub struct Creation {
 }
 
 impl KnownContact {
-    /// The contact with a `userId` and an address; `None`: it has neither.
+    /// Returns the contact with a `userId` and an address; `None` if it has neither.
     pub fn of(user: Option<PersonDigest>, email: Option<PersonDigest>) -> Option<Self> {
         Some(Self { key: user.or(email)?, email: user.and(email) })
     }
@@ -40,9 +40,9 @@ impl KnownContact {
 /// How many contacts a destination may create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContactCap {
-    /// In a day, apart from what was released.
+    /// The most contacts in a day, apart from what was released.
     pub per_day: u32,
-    /// What the messages of the merge may create; not empty.
+    /// The contacts that the messages of the merge may create; not empty.
     pub creations: Vec<Creation>,
 }
 
@@ -55,29 +55,29 @@ pub enum HoldReason {
     Unknown,
 }
 
-/// A message is held instead of planned. If it was to be merged with others, nothing is written: it must be planned alone,
-/// since there may be room for it.
+/// A message is held instead of planned. If it was to be merged with others, nothing is written: the caller must plan
+/// it alone, because there may be room for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hold {
     /// Whether it was not held before.
     pub is_new: bool,
-    /// Whether a message of type `delete` waits behind it in its lane. Then it is not held, since it would keep its person
-    /// from being deleted, and must be ended.
+    /// Whether a message of type `delete` waits behind it in its lane. Then it is not held, because that would keep the
+    /// person from being deleted; the caller must end it.
     pub is_before_deletion: bool,
 }
 
-/// Since when and why a pending message is held.
+/// Why, and since when, a pending message is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The reason.
     pub reason: HoldReason,
     /// Since when.
     pub since: Timestamp,
-    /// Whether an earlier message of its lane is held, and not this one.
+    /// Whether an earlier message of its lane is held, rather than this one.
     pub is_behind: bool,
 }
 
-/// Which messages that are held may go on.
+/// Asks which held messages may go on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HoldsAsk {
     /// The current time.
@@ -88,12 +88,12 @@ pub struct HoldsAsk {
     pub limit: u32,
 }
 
-/// What may go on.
+/// The held messages that may go on.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HoldsAnswer {
     /// Lanes whose first message is to be planned again: its contact has become known, or there is room for it.
     pub lanes: Vec<LaneKey>,
-    /// How many messages were discarded today: if it changes, other lanes may go on, too.
+    /// How many messages were discarded today. If this changes, other lanes may go on too.
     pub discarded: u64,
 }
 
@@ -111,17 +111,17 @@ pub struct NewContactsDay {
 /// The most messages that [`NewContacts::discard_held`] ends in one transaction.
 pub const DISCARD_MAX: u32 = 200;
 
-/// What people do about messages that are held, and about who is known.
+/// What people can do about held messages, and about which contacts are known.
 #[async_trait]
 pub trait NewContacts: Send + Sync {
-    /// What was done today, for each destination where something was.
+    /// Returns what was done today, for each destination where anything was done.
     async fn new_contacts(&self, now: Timestamp) -> Result<Vec<NewContactsDay>, Unavailable>;
 
-    /// How many messages of a destination are held at this moment, without those that wait behind them, and since when the
-    /// first of them is.
+    /// Returns how many messages of a destination are held at this moment, not counting messages that wait behind them,
+    /// and since when the first of them has been held.
     async fn count_held(&self, destination: &str) -> Result<(u64, Option<Timestamp>), Unavailable>;
 
-    /// Whether any contact of a destination is known.
+    /// Returns whether any contact of a destination is known.
     async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable>;
 
     /// Lets a destination create more contacts today.
@@ -132,9 +132,9 @@ pub trait NewContacts: Send + Sync {
         now: Timestamp,
     ) -> Result<(), Unavailable>;
 
-    /// Ends the messages of a destination that were held before or at `since` as failed
-    /// ([`FailureReason::Discarded`](super::FailureReason::Discarded)), at most [`DISCARD_MAX`]; returns how many. Messages that waited
-    /// behind them go on.
+    /// Ends the messages of a destination that have been held since `since` or earlier: they fail as
+    /// [`FailureReason::Discarded`](super::FailureReason::Discarded). Ends at most [`DISCARD_MAX`], and returns how
+    /// many. Messages that waited behind them go on.
     async fn discard_held(
         &self,
         destination: &str,
@@ -147,7 +147,7 @@ impl HoldReason {
     /// Those that this release gives.
     pub const ALL: [HoldReason; 1] = [HoldReason::NewContactCap];
 
-    /// As it is stored and shown.
+    /// Returns the name, as stored and shown.
     pub fn as_str(self) -> &'static str {
         match self {
             HoldReason::NewContactCap => "new_contact_cap",
@@ -155,13 +155,13 @@ impl HoldReason {
         }
     }
 
-    /// Reads [`HoldReason::as_str`].
+    /// Parses the result of [`HoldReason::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|reason| reason.as_str() == text)
     }
 }
 
-/// When the day of a time began, in UTC.
+/// Returns when the day of a time began, in UTC.
 pub fn day_of(at: Timestamp) -> Timestamp {
     const DAY: SignedDuration = SignedDuration::from_hours(24);
     let into_it = at.as_second().rem_euclid(DAY.as_secs());

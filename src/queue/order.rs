@@ -2,7 +2,7 @@
 
 use crate::segment::MessageType;
 
-/// The sequence number of a message, in the order of acceptance. Starts at 1; 0 is before all messages.
+/// The sequence number of a message, in the order of acceptance. Starts at 1; 0 stands before all messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub i64);
 
@@ -10,7 +10,7 @@ pub struct Seq(pub i64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub i64);
 
-/// How urgent a message is: messages that a person waits for go before bulk loads.
+/// The urgency of a message. Messages that a person waits for go before bulk loads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Messages that may trigger a mail: tracks, pages, screens and the like.
@@ -22,13 +22,13 @@ pub enum Class {
 }
 
 impl Class {
-    /// How many there are.
+    /// The number of classes.
     pub const COUNT: usize = 3;
 
-    /// All of them, the most urgent first.
+    /// All classes, the most urgent first.
     pub const ALL: [Class; Self::COUNT] = [Class::Event, Class::Live, Class::Bulk];
 
-    /// The class of a live message of this kind.
+    /// Returns the class of a live message of this kind.
     pub fn of_live(kind: MessageType) -> Self {
         match kind {
             MessageType::Identify | MessageType::Delete => Class::Live,
@@ -40,7 +40,7 @@ impl Class {
         }
     }
 
-    /// Its name, for programs.
+    /// Returns the name, for programs.
     pub fn as_str(self) -> &'static str {
         match self {
             Class::Event => "event",
@@ -49,17 +49,17 @@ impl Class {
         }
     }
 
-    /// Its index in [`Class::ALL`].
+    /// Returns the index in [`Class::ALL`].
     pub fn index(self) -> usize {
         self as usize
     }
 
-    /// The code that is stored.
+    /// Returns the code that is stored.
     pub fn code(self) -> i64 {
         self as i64
     }
 
-    /// Reads [`Class::code`]; unknown codes of later releases count as bulk.
+    /// Reads [`Class::code`]. An unknown code, of a later release, counts as bulk.
     pub fn from_code(code: i64) -> Self {
         match code {
             0 => Class::Event,

@@ -27,7 +27,7 @@ pub struct Head {
 /// Which heads of a class to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PendingAsk {
-    /// Only messages behind this one.
+    /// Only messages after this one.
     pub after: Seq,
     /// The most heads to read; zero reads none.
     pub limit: u32,
@@ -38,7 +38,7 @@ pub struct PendingAsk {
 pub struct LaneAsk {
     /// The lane.
     pub lane: LaneKey,
-    /// Only messages behind this one.
+    /// Only messages after this one.
     pub after: Seq,
     /// How many messages to examine; at least 1.
     pub limit: u32,
@@ -66,22 +66,22 @@ pub struct Job {
     pub payload: Bytes,
     /// Whether it was planned. A planned message is not planned again, unless it is replayed.
     pub is_planned: bool,
-    /// What it is to be delivered for, if it was replayed.
+    /// The subscriptions it is to be delivered for, if it was replayed.
     pub replay: Replay,
     /// Its pending requests, in order; empty until it is planned.
     pub requests: Vec<FrozenRequest>,
-    /// When the backup was made from which the message was restored: since then, Loops may have its events. `None`: it was
-    /// accepted since.
+    /// When the backup was made that the message was restored from. Loops may have received its events since then.
+    /// `None`: the message did not come from a backup.
     pub restored_from: Option<Timestamp>,
 }
 
 impl Job {
-    /// The message; `None` if it cannot be read.
+    /// Parses the message; `None` if it cannot be read.
     pub fn message(&self) -> Option<Message> {
         stored_message(&self.payload)
     }
 
-    /// When the message happened, by its own `timestamp` if it has one. No later than when it was received, since the
+    /// Returns when the message happened, by its own `timestamp` if it has one, but no later than its receipt: the
     /// sender's clock may be ahead.
     pub fn happened_at(&self, timestamp: Option<Timestamp>) -> Timestamp {
         timestamp.map_or(self.received_at, |at| at.min(self.received_at))
@@ -93,25 +93,25 @@ impl Job {
 pub struct Depth {
     /// Number of pending messages.
     pub messages: u64,
-    /// The same by class, in the order of [`Class::ALL`].
+    /// Number of pending messages by class, in the order of [`Class::ALL`].
     pub by_class: [u64; Class::COUNT],
-    /// When the oldest of each class was received, without those that are held or wait behind them; `None`: no other
-    /// is pending.
+    /// When the oldest pending message of each class was received, ignoring held messages and those behind them;
+    /// `None`: no other message is pending.
     pub oldest_by_class: [Option<Timestamp>; Class::COUNT],
-    /// How many messages are held, without those that wait behind them.
+    /// How many messages are held, not counting messages that wait behind them.
     pub held: u64,
-    /// Since when the first of these is.
+    /// Since when the first of these has been held.
     pub held_since: Option<Timestamp>,
 }
 
 impl Depth {
-    /// When the oldest of all was received, without those that are held or wait behind them.
+    /// Returns when the oldest pending message was received, ignoring held messages and those behind them.
     pub fn oldest_received_at(&self) -> Option<Timestamp> {
         self.oldest_by_class.into_iter().flatten().min()
     }
 
-    /// How long a count that took this long stays valid. Counting takes longer the more is pending: 200 times as long,
-    /// at most a minute, so that counting costs under 0.5 % of the time and the numbers stay fresh.
+    /// Returns how long a count that took `count_took` stays valid: 200 times as long, at most a minute. Counting takes
+    /// longer the more is pending; this way it costs under 0.5 % of the time and the numbers stay fresh.
     pub fn valid_for(count_took: Duration) -> Duration {
         (count_took * 200).min(Duration::from_secs(60))
     }

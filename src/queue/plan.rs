@@ -1,4 +1,4 @@
-//! The plans of messages, and what is frozen of them.
+//! The plans of messages, and the requests that are frozen from them.
 
 use jiff::Timestamp;
 
@@ -15,7 +15,7 @@ use crate::action::{Unmatched, UnmatchedReason};
 pub struct NewPlan {
     /// The current time.
     pub now: Timestamp,
-    /// One for each subscription that took the message.
+    /// One delivery for each subscription that took the message.
     pub deliveries: Vec<NewDelivery>,
     /// Why no subscription took it; only if there are no deliveries.
     pub unmatched: Option<Unmatched>,
@@ -30,7 +30,7 @@ pub struct NewMerge {
     pub merged: Vec<NewMergedRequest>,
     /// The contacts that these requests are about to change.
     pub claims: Vec<ContactClaim>,
-    /// Whether the requests are only shadowed, so that the first one is not about to be sent.
+    /// Whether the destination is in shadow mode, so that the first request is not about to be sent.
     pub is_shadow: bool,
     /// How many contacts these requests may create; `None`: any number.
     pub cap: Option<ContactCap>,
@@ -71,11 +71,11 @@ impl NewMerge {
 pub struct NewMergedRequest {
     /// The request.
     pub request: NewRequest,
-    /// The deliveries: index of the plan, and index of the delivery in it.
+    /// The deliveries: index of the plan, and index of the delivery within it.
     pub carries: Vec<(usize, usize)>,
 }
 
-/// How many requests plans make, and how many they would have made in vain.
+/// How many requests plans make, and how many they save or make in vain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Economy {
     /// Requests that are sent, each counted once.
@@ -84,12 +84,12 @@ pub struct Economy {
     pub merged: u64,
     /// Requests that are saved because they would change nothing.
     pub unchanged: u64,
-    /// Those among `requests` that change nothing.
+    /// Requests among `requests` that change nothing.
     pub redundant: u64,
 }
 
 impl Economy {
-    /// The saved ones with the word by which each kind is counted.
+    /// Returns the saved requests, each kind with the word by which it is counted.
     pub fn saved(self) -> [(&'static str, u64); 3] {
         [
             ("merged", self.merged),
@@ -104,8 +104,8 @@ impl Economy {
 pub struct Frozen {
     /// Its pending requests, in the order of its deliveries.
     pub requests: Vec<FrozenRequest>,
-    /// Why it ended as unmatched, if this plan ended it so.
+    /// Why this plan ended it as unmatched, if it did.
     pub unmatched: Option<UnmatchedReason>,
-    /// The message is held, and not planned; `None`: its plan is on disk.
+    /// Set if the message is held and not planned; `None`: its plan is on disk.
     pub hold: Option<Hold>,
 }

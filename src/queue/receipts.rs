@@ -1,5 +1,5 @@
-//! Receipts of erasures: for each deletion of a person, when it was requested, how Loops answered, and what was erased here. They
-//! name the person by a digest alone, and outlive what was erased.
+//! Receipts of erasures: for each deletion of a person, when it was requested, how Loops responded, and what was erased
+//! here. They name the person by a digest alone, and outlive the erased data.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use super::order::RequestId;
 use crate::js::{Object, Value};
 use crate::segment::{Digests, MessageHash, PersonDigest, PersonIdKind};
 
-/// How long a receipt is kept, from when the erasure was asked for: a year and a month, so that a yearly audit finds all
-/// of its year.
+/// How long a receipt is kept after the erasure was requested: a year and a month, so that a yearly audit finds the
+/// whole year.
 pub const RECEIPTS_KEPT: Duration = Duration::from_secs(400 * 24 * 60 * 60);
 
 /// How far the clocks of Loops and of this program may differ when their times are compared.
 pub const RECEIPT_CLOCKS_DIFFER: Duration = Duration::from_secs(60);
 
-/// How long after a deletion Loops may report the unsubscription that it reports beside each deletion, as long as nothing
-/// says that the contact is back.
+/// Loops reports an unsubscription with each deletion. A report this long after a deletion still belongs to it, as long
+/// as nothing says that the contact is back.
 pub const UNSUBSCRIBED_BESIDE: Duration = Duration::from_secs(10 * 60);
 
 /// The most bytes of a deletion.
@@ -30,9 +30,9 @@ const DELETION_BYTES_MAX: usize = 64 * 1024;
 /// A receipt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Receipt {
-    /// Its number in the list, which grows.
+    /// Its number in the list; later receipts have higher numbers.
     pub number: i64,
-    /// Its id, by which it is asked for. Random.
+    /// Its random id, by which callers look it up.
     pub id: String,
     /// The destination where the person is deleted.
     pub destination: String,
@@ -40,9 +40,10 @@ pub struct Receipt {
     pub person: PersonDigest,
     /// When the deletion was accepted.
     pub asked_at: Timestamp,
-    /// Why Loops has not deleted the contact: the outcome of the last attempt, or the reason why there will be no other.
+    /// Why Loops has not deleted the contact: the outcome of the last attempt, or the reason why there will be no
+    /// further attempt.
     pub problem: Option<String>,
-    /// The status of Loops' last answer.
+    /// The status of Loops' last response.
     pub status: Option<u16>,
     /// The request that asks Loops to delete the contact.
     pub request: Option<RequestId>,
@@ -52,11 +53,11 @@ pub struct Receipt {
     pub confirmed_at: Option<Timestamp>,
     /// When the erasure here ended.
     pub erased_at: Option<Timestamp>,
-    /// What was erased here so far.
+    /// What has been erased here so far.
     pub erased: ErasedRows,
 }
 
-/// How much was erased of each kind.
+/// How many rows of each kind were erased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ErasedRows {
     /// Messages whose contents and digests were erased.
@@ -69,12 +70,12 @@ pub struct ErasedRows {
     pub opt_outs: u64,
 }
 
-/// What is known of an erasure when it is asked for.
+/// What is known of an erasure when it is requested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewReceipt {
-    /// The digest of the id of its deletion.
+    /// The digest of the message id of the deletion.
     pub message_hash: MessageHash,
-    /// The source of its deletion.
+    /// The source of the deletion.
     pub source: String,
     /// As in [`Receipt`].
     pub destination: String,
@@ -85,7 +86,7 @@ pub struct NewReceipt {
 }
 
 impl NewReceipt {
-    /// The receipt of a deletion.
+    /// Returns the receipt of a deletion.
     pub fn of(deletion: &NewMessage) -> Self {
         Self {
             message_hash: deletion.message_hash,
@@ -104,12 +105,12 @@ pub enum WriteAheadLog {
     Truncated,
     /// Another program copies the log and empties it, such as Litestream.
     External,
-    /// The log is PostgreSQL's, which keeps and archives it as it is configured.
+    /// The log is PostgreSQL's, which keeps and archives it as configured there.
     Postgres,
 }
 
 impl WriteAheadLog {
-    /// The word for it.
+    /// Returns the word for it.
     pub fn as_str(self) -> &'static str {
         match self {
             WriteAheadLog::Truncated => "truncated",
@@ -122,43 +123,43 @@ impl WriteAheadLog {
 /// Which receipts to list.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ReceiptFilter {
-    /// Of this destination.
+    /// Only receipts of this destination.
     pub destination: Option<String>,
-    /// Whether the erasure has not ended.
+    /// Only receipts whose erasure has not ended (true), or has (false).
     pub is_open: Option<bool>,
-    /// Those with lower numbers.
+    /// Only receipts with lower numbers.
     pub before: Option<i64>,
 }
 
 /// Keeps the receipts.
 ///
-/// Each message of type `delete` gets one with the first attempt to delete the contact at Loops, unless
-/// [`Receipts::open_receipt`] made it before. [`Work::settle`](super::Work::settle) notes what Loops answered,
+/// Each message of type `delete` gets a receipt with the first attempt to delete the contact at Loops, unless
+/// [`Receipts::open_receipt`] made it before. [`Work::settle`](super::Work::settle) adds how Loops responded,
 /// [`Feedback::record`](super::Feedback::record) that Loops reported the deletion, and
-/// [`Housekeeping::erase`](super::Housekeeping::erase) what was erased. They are removed after [`RECEIPTS_KEPT`].
+/// [`Housekeeping::erase`](super::Housekeeping::erase) what was erased. Receipts are removed after [`RECEIPTS_KEPT`].
 #[async_trait]
 pub trait Receipts: Send + Sync {
-    /// Makes a receipt, unless its deletion has one; returns its id.
+    /// Makes a receipt, unless the deletion has one; returns its id.
     async fn open_receipt(&self, receipt: &NewReceipt) -> Result<String, Unavailable>;
 
-    /// The receipt with this id.
+    /// Returns the receipt with this id.
     async fn receipt(&self, id: &str) -> Result<Option<Receipt>, Unavailable>;
 
-    /// The latest receipts that meet a filter, newest first.
+    /// Returns the latest receipts that meet a filter, newest first.
     async fn receipts(
         &self,
         filter: &ReceiptFilter,
         limit: u32,
     ) -> Result<Vec<Receipt>, Unavailable>;
 
-    /// How many erasures have not ended, by destination; none is left out that has some.
+    /// Returns how many erasures have not ended, for each destination that has some.
     async fn open_erasures(&self) -> Result<Vec<(String, u64)>, Unavailable>;
 
     /// Where erased data may still be found.
     fn write_ahead_log(&self) -> WriteAheadLog;
 }
 
-/// A message that deletes the person with a user id or an address; `None`: the id cannot be used.
+/// Returns a message that deletes the person with a user id or an address; `None` if the id cannot be used.
 pub fn deletion(
     digests: &Digests,
     (kind, id): (PersonIdKind, &str),

@@ -22,41 +22,41 @@ pub const REPLAY_IDS_MAX: usize = 500;
 /// Makes messages that are done pending again.
 #[async_trait]
 pub trait Replays: Send + Sync {
-    /// Replays a bounded number of the selected messages, in the order of acceptance, in a few
-    /// transactions; returns its progress, also if a transaction but the first fails. Calling it again with [`ReplayChunk::next`] until that is
-    /// `None` replays each message once, and none that was accepted in the meantime.
+    /// Replays a bounded number of the selected messages, in the order of acceptance, in a few transactions. Returns
+    /// its progress, even if a transaction after the first one fails. Calling it again with [`ReplayChunk::next`] until
+    /// that is `None` replays each message once, and no message that was accepted in the meantime.
     ///
-    /// A replayed message is pending again, behind all messages accepted before, with the next replay
-    /// number. Its deliveries stay in the record; the new ones supersede them.
+    /// A replayed message is pending again, behind all messages accepted before, with the next replay number. Its
+    /// deliveries stay in the record; the new ones supersede them.
     ///
-    /// A message without contents is counted and left unchanged. So is a message that a deletion of the same
-    /// person follows at the same destination: one whose delivery with the action
-    /// [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered and which was accepted later,
-    /// or is that message itself, whatever its type; or a `delete` message that was accepted later and is pending.
+    /// A message without contents is counted and left unchanged. So is a message that a deletion of the same person
+    /// follows at the same destination: a later message, or this message itself, of any type, whose delivery with the
+    /// action [`ActionKind::DeleteContact`](crate::action::ActionKind) was delivered; or a later `delete` message that
+    /// is pending.
     async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable>;
 
     /// Replays a bounded number of the failed events whose contact has appeared since ([`Awaiting`]), each for the
-    /// subscription under which it failed and as urgently as an event. Returns their destinations, one for each; none
+    /// subscription under which it failed and with the urgency of an event. Returns the destination of each; empty
     /// means that nothing is left to do for now.
     async fn revive(&self, now: Timestamp) -> Result<Vec<String>, Unavailable>;
 }
 
-/// What is appended to the detail of the failure of an event that is replayed by itself.
+/// Appended to the failure's detail of an event that is replayed automatically.
 pub(crate) const REVIVED: &str =
-    " (sent again by itself, since its contact was created afterwards)";
+    " (sent again automatically, because its contact was created afterwards)";
 
-/// How long an event is remembered beyond the time until which it waits for its contact: its message may have another
-/// delivery that is pending.
+/// How long an event is remembered after it stops waiting for its contact: its message may have another delivery that
+/// is pending.
 pub(crate) const AWAITING_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How a request bears on events that Loops refused because their contact did not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Awaiting {
-    /// It is such an event: it is replayed if a request of its lane creates the contact until this time.
+    /// It is such an event. It is replayed if a request of its lane creates the contact in time.
     Begins {
         /// The lane of its message.
         lane: LaneKey,
-        /// Until when.
+        /// The end of the wait.
         until: Timestamp,
     },
     /// It may have created the contact that events of this lane wait for.
@@ -69,7 +69,7 @@ pub enum Awaiting {
 /// Decides which of the selected messages are replayed, and for which subscriptions.
 #[async_trait]
 pub trait Choice: fmt::Debug + Send + Sync {
-    /// Those of the messages that are to be replayed, in the order of `seqs`.
+    /// Returns the messages to replay, in the order of `seqs`.
     async fn choose(&self, selection: &Selection, seqs: &[Seq])
     -> Result<Vec<Chosen>, Unavailable>;
 }
@@ -79,11 +79,11 @@ pub trait Choice: fmt::Debug + Send + Sync {
 pub struct Chosen {
     /// The message.
     pub seq: Seq,
-    /// Of its deliveries, those under these subscriptions are made again; the others stand.
+    /// The subscriptions whose deliveries are made again; its other deliveries stand.
     pub subscriptions: Vec<String>,
 }
 
-/// Selects messages that are done by their outcome.
+/// Selects messages that are done, by their outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ReplayState {
     /// A delivery failed. Only failed deliveries are made again.
@@ -93,14 +93,14 @@ pub enum ReplayState {
     Unmatched,
     /// All its deliveries were delivered.
     Delivered,
-    /// A delivery was shadowed, whatever became of the others. Only shadowed deliveries are made again.
+    /// A delivery was shadowed, whatever the outcome of the others. Only shadowed deliveries are made again.
     Shadowed,
     /// Any of these. All deliveries are made again.
     All,
 }
 
 impl ReplayState {
-    /// All of them.
+    /// All variants.
     pub const ALL: [ReplayState; 5] = [
         ReplayState::Failed,
         ReplayState::Unmatched,
@@ -109,7 +109,7 @@ impl ReplayState {
         ReplayState::All,
     ];
 
-    /// As people write it.
+    /// Returns the word that people write.
     pub fn as_str(self) -> &'static str {
         match self {
             ReplayState::Failed => "failed",
@@ -120,7 +120,7 @@ impl ReplayState {
         }
     }
 
-    /// The state of the deliveries that alone are made again; `None`: all are.
+    /// Returns the only state whose deliveries are made again; `None`: all deliveries are.
     pub fn only(self) -> Option<DeliveryState> {
         match self {
             ReplayState::Failed => Some(DeliveryState::Failed),
@@ -129,13 +129,13 @@ impl ReplayState {
         }
     }
 
-    /// Reads [`ReplayState::as_str`].
+    /// Parses the result of [`ReplayState::as_str`].
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == text)
     }
 }
 
-/// Selects the messages to replay: those that meet every given condition.
+/// Selects the messages to replay: messages that meet every given condition.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Selection {
     /// Their outcome.
@@ -147,7 +147,7 @@ pub struct Selection {
     pub filter: Filter,
 }
 
-/// A part of a replay.
+/// Asks for a part of a replay.
 #[derive(Debug, Clone)]
 pub struct ReplayAsk {
     /// Which messages.
@@ -174,38 +174,38 @@ pub struct ReplayPosition {
 /// The result of a part of a replay.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ReplayChunk {
-    /// How many messages are pending again, or would be after a dry run.
+    /// How many messages are pending again, or would be if this is a dry run.
     pub replayed: u64,
-    /// How many of the selected messages cannot be replayed: their contents are past their retention or
-    /// erased, or a deletion of their person follows.
+    /// How many of the selected messages cannot be replayed, because their contents are past their retention or erased,
+    /// or a deletion of their person follows.
     pub without_contents: u64,
     /// How many of the selected messages [`ReplayAsk::choice`] left out.
     pub unchanged: u64,
     /// With a choice, how many messages are replayed for each subscription.
     pub by_subscription: BTreeMap<String, u64>,
-    /// The last sequence number that the replay examines. A replay that begins at 0 and ends there
-    /// takes nothing that was accepted since this one began.
+    /// The last sequence number that the replay examines. A replay that begins at 0 and ends there takes nothing that
+    /// was accepted since this replay began.
     pub until: Seq,
     /// Where to continue; `None` at the end.
     pub next: Option<ReplayPosition>,
 }
 
-/// What a replayed message is to be delivered for.
+/// The deliveries that a replayed message is to get.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Replay {
     /// How many times it was replayed; 0: never.
     pub number: u32,
-    /// The one subscription that it is replayed for.
+    /// The only subscription that it is replayed for; `None`: any.
     pub only: Option<String>,
-    /// Subscriptions under which it has a delivery that is not made again.
+    /// Subscriptions under which it has a delivery that stands.
     pub settled: Vec<String>,
-    /// Whether a deletion of the same person, accepted later, was delivered since the replay was requested.
-    /// Then nothing is delivered.
+    /// Whether a deletion of the same person that was accepted later has been delivered since the replay was requested.
+    /// If so, nothing is delivered.
     pub is_before_deletion: bool,
 }
 
 impl Replay {
-    /// Whether the message is to be delivered under this subscription.
+    /// Returns whether the message is to be delivered under this subscription.
     pub fn wants(&self, subscription: &str) -> bool {
         !self.is_before_deletion
             && self.only.as_deref().is_none_or(|only| only == subscription)
@@ -242,7 +242,7 @@ pub struct Criteria {
     pub all_failed: bool,
 }
 
-/// Why criteria are not valid. The texts are for people.
+/// Why criteria are not valid. The messages are for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CriteriaProblem {
     /// There is no condition.
@@ -282,7 +282,7 @@ pub enum CriteriaProblem {
 }
 
 impl Criteria {
-    /// Checks the criteria. Whether the destination exists is left to the caller.
+    /// Checks the criteria. The caller checks whether the destination exists.
     pub fn selection(self, digests: &Digests) -> Result<Selection, CriteriaProblem> {
         let state = match self.state {
             None => ReplayState::Failed,
@@ -334,7 +334,7 @@ impl Criteria {
 }
 
 impl Selection {
-    /// Whether the state is the only condition.
+    /// Returns whether the state is the only condition.
     pub fn is_everything(&self) -> bool {
         self.message_ids.is_empty() && self.filter == Filter::default()
     }
@@ -344,7 +344,7 @@ fn time(name: &'static str, text: &str) -> Result<Timestamp, CriteriaProblem> {
     parse_time(text).ok_or(CriteriaProblem::Time(name))
 }
 
-/// Reads a time as people write it: RFC 3339, or a day or a time of day in UTC.
+/// Parses a time as people write it: RFC 3339, or a date with or without a time of day, in UTC.
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     let civil = || {
         let civil: jiff::civil::DateTime = text.parse().ok()?;

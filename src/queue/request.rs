@@ -1,4 +1,4 @@
-//! Requests: as they are frozen, and as they are looked up.
+//! Requests as they are frozen and as they are looked up.
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -18,8 +18,8 @@ pub struct NewRequest {
     pub idempotency_key: Option<String>,
     /// When it expires.
     pub expires_at: Option<Timestamp>,
-    /// Whether Loops accepted all its values before, so that it would not be sent with `skip_unchanged = "on"`.
-    /// Counted, and not stored.
+    /// Whether Loops accepted all its values before, so that `skip_unchanged = "on"` would leave it out. Counted but
+    /// not stored.
     pub is_redundant: bool,
 }
 
@@ -37,7 +37,7 @@ pub struct FrozenRequest {
     /// How many attempts are recorded.
     pub attempts: u32,
     /// When the first attempt that may have reached Loops began. For an event this is written before the attempt, so
-    /// that it also holds if the process ends before the outcome is recorded.
+    /// that it is known even if the process ends before it records the outcome.
     pub first_attempt_at: Option<Timestamp>,
     /// When the next attempt is due; `None`: at once.
     pub next_attempt_at: Option<Timestamp>,
@@ -62,26 +62,26 @@ pub struct RequestRecord {
     pub attempts: Vec<Attempt>,
 }
 
-/// The most messages of one request that are named.
+/// The most messages of one request that are returned.
 pub const CARRIED_MAX: usize = 100;
 
-/// What a request carries.
+/// The body of a request, and the messages it carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestContents {
     /// Its number.
     pub id: RequestId,
     /// JSON body; `None`: it is no longer kept.
     pub body: Option<Bytes>,
-    /// The messages whose deliveries it carries, in order, at most [`CARRIED_MAX`]. Some may have another number by now,
-    /// or be gone.
+    /// The messages whose deliveries it carries, in order, at most [`CARRIED_MAX`]. Some may have got another number or
+    /// been deleted since.
     pub seqs: Vec<Seq>,
 }
 
-/// A delivery that a request carries, and what it contributes.
+/// A delivery that a request carries, and its part of the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarriedPart {
     /// Name of the subscription.
     pub subscription: String,
-    /// The JSON body of its part of a merged request; `None`: the request is its own alone.
+    /// The JSON body of its part of a merged request; `None`: the request carries no other delivery.
     pub body: Option<Bytes>,
 }

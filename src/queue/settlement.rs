@@ -15,13 +15,13 @@ pub struct Settlement {
     pub request: RequestId,
     /// The current time.
     pub now: Timestamp,
-    /// The attempt; `None` if it only begins, or the request is given up without another one.
+    /// The attempt; `None` if it only begins, or if the request is given up without another attempt.
     pub attempt: Option<Attempt>,
     /// The consequence.
     pub consequence: Consequence,
-    /// What it changes about what is known of the contact; `None`: nothing.
+    /// The change in what is known of the contact; `None`: no change.
     pub contact: Option<ContactChange>,
-    /// How it bears on events that wait for their contact; `None`: not at all.
+    /// The effect on events that wait for their contact; `None`: no effect.
     pub awaiting: Option<Awaiting>,
 }
 
@@ -32,7 +32,7 @@ pub enum Consequence {
     Begin,
     /// Loops accepted the request.
     Delivered,
-    /// It was the request's turn, and it was not sent, since the destination is in shadow mode.
+    /// It was the request's turn, but it was not sent, because the destination is in shadow mode.
     Shadowed,
     /// The request will not be retried.
     Failed(Failure),
@@ -41,11 +41,11 @@ pub enum Consequence {
     /// Loops already had the event of a merged request, perhaps without its other deliveries: the event counts as
     /// delivered, and each of the others gets a request of its own.
     EventDelivered,
-    /// Loops may have the event of a merged request, and would no longer recognize it: the event fails, and each of
-    /// the other deliveries gets a request of its own.
+    /// Loops may have the event of a merged request, and would no longer recognize its idempotency key: the event
+    /// fails, and each of the other deliveries gets a request of its own.
     EventFailed(Failure),
-    /// The request is retried, not before this time. The retry window counts from the first attempt that
-    /// ends so.
+    /// The request is retried at this time or later. The retry window counts from the first attempt that ends like
+    /// this.
     Retry(Timestamp),
     /// The destination is paused: the request is retried when the pause ends. The attempt does not start the retry
     /// window, because Loops did not take the request.
@@ -55,7 +55,7 @@ pub enum Consequence {
     },
 }
 
-/// What a settlement showed.
+/// The result of a settlement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Settled {
     /// Whether Loops was not known to have the contact before, so that the request created it.

@@ -1,16 +1,16 @@
-//! What each process reports of itself, for people: written beside its name at each check-in, as JSON, so that any
-//! process can show it. Fields that an older or newer version does not know are left out.
+//! The status that each process reports, for people. It is written as JSON beside the name of the process at each
+//! check-in, so that any process can show it. A version ignores fields that it does not know.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// What a process reports of itself.
+/// The status of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ProcessStatus {
-    /// Free bytes on the disk of the store; `None` if the store has none in sight.
+    /// Free bytes on the disk of the store; `None` if the store cannot see its disk.
     pub free_bytes: Option<u64>,
     /// Whether messages are refused, or soon will be, because little space is free.
     pub is_space_low: bool,
@@ -26,19 +26,19 @@ pub struct ProcessStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DestinationStatus {
-    /// Whether it is in shadow mode: all is done but sending.
+    /// Whether it is in shadow mode: everything is done except sending.
     pub is_shadow: bool,
     /// Why nothing is sent; `None`: it is not paused.
     pub pause: Option<PauseStatus>,
-    /// Requests a second that are sent at most at the moment.
+    /// The current limit, in requests a second.
     pub rate: u32,
     /// The highest rate that Loops and the configuration allow, in requests a second.
     pub rate_max: u32,
     /// Requests in the last five minutes, including shadowed ones.
     pub requests: u64,
-    /// Since when Loops has accepted nothing although requests were sent; `None`: the last answer was final.
+    /// Since when Loops has accepted nothing although requests were sent; `None`: the last response was final.
     pub failing_since: Option<Timestamp>,
-    /// The status of the last answer that was not final; 0: there was none.
+    /// The status of the last response that was not final; 0: there was no response.
     pub failing_status: Option<u16>,
     /// When the next retry is due.
     pub next_retry_at: Option<Timestamp>,
@@ -62,7 +62,7 @@ pub struct PauseStatus {
     pub since: Timestamp,
     /// Why.
     pub reason: PauseReason,
-    /// When Loops is asked again.
+    /// When Loops is checked again.
     pub check_at: Timestamp,
 }
 
@@ -77,10 +77,10 @@ pub enum PauseReason {
 }
 
 impl PauseReason {
-    /// All of them.
+    /// All variants.
     pub const ALL: [PauseReason; 2] = [PauseReason::Key, PauseReason::BaseUrl];
 
-    /// As it is shown.
+    /// Returns the name, as shown.
     pub fn as_str(self) -> &'static str {
         match self {
             PauseReason::Key => "key",
@@ -90,13 +90,13 @@ impl PauseReason {
 }
 
 impl ProcessStatus {
-    /// As it is stored.
+    /// Returns the JSON that is stored.
     pub fn to_json(&self) -> String {
-        // Maps with keys of text and numbers can always be written.
+        // Maps with string keys and plain values always serialize.
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Reads [`ProcessStatus::to_json`]; what cannot be read is as if nothing had been reported.
+    /// Reads [`ProcessStatus::to_json`]. A status that cannot be read counts as if nothing had been reported.
     pub fn from_json(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }

@@ -333,7 +333,7 @@ async fn an_event_that_came_before_its_contact_is_sent_again_once_by_itself() {
     );
     let refused = &message["deliveries"][0];
     assert_eq!((&refused["state"], &refused["superseded"]), (&json!("failed"), &json!(true)));
-    assert!(refused["detail"].as_str().unwrap().contains("sent again by itself"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("sent again automatically"), "{refused}");
     let paths = paths(&mut loops);
     assert_eq!(paths, ["/events/send", "/events/send", "/contacts/update", "/events/send"]);
     let other = service.message("other", |_| true).await;

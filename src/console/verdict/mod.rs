@@ -282,7 +282,7 @@ fn is_not_needed(message: &MessageRecord) -> bool {
 
 /// Says until when a failed event waits for its contact.
 pub(super) fn again_by_itself(until: Timestamp) -> String {
-    format!(" It is sent again by itself if the contact is created before {}.", clock(until))
+    format!(" It is sent again automatically if the contact is created before {}.", clock(until))
 }
 
 fn failure(message: &MessageRecord) -> Option<&crate::queue::Failure> {

@@ -197,7 +197,7 @@ fn each_verdict_is_reached() {
     waits(
         &[awaiting],
         VerdictKind::Failed,
-        "no \"Ada\". It is sent again by itself if the contact is created before 2023-11-14 22:14:20 UTC.",
+        "no \"Ada\". It is sent again automatically if the contact is created before 2023-11-14 22:14:20 UTC.",
     );
     waits(
         &[track("Signed Up", 5, MessageState::Unmatched)],

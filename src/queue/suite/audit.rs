@@ -1,4 +1,4 @@
-//! The list of what people did.
+//! The list of people's actions.
 
 use super::*;
 use crate::queue::{AuditAction, AuditEntry, AuditRecord};
@@ -25,7 +25,7 @@ pub(crate) async fn lists_what_people_did_newest_first(store: &dyn Store) {
     let entries = [
         entry("one", 0),
         AuditEntry { action: AuditAction::Reload, ..entry("two", 1) },
-        // By a clock that is behind.
+        // Recorded by a clock that is behind.
         AuditEntry { action: AuditAction::ShowContents, ..entry("three", -5) },
     ];
     for entry in &entries {
@@ -52,7 +52,7 @@ pub(crate) async fn keeps_what_people_did_as_long_as_records(store: &dyn Store) 
         while store.purge(now).await.unwrap() > 0 {}
         assert_eq!(sessions(store, None, 10).await, expected, "{now}");
     }
-    // The number of one that is gone is not given again.
+    // The number of an entry that was removed is not used again.
     let last =
         || async { store.audit_list(None, 1).await.unwrap().first().map(|record| record.id) };
     store.audit(&entry("a", 2)).await.unwrap();

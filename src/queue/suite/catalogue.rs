@@ -1,4 +1,4 @@
-//! What was read of a team at Loops: kept by the holder of the lease, and seen by every process.
+//! The catalogue of a team at Loops: kept by the holder of the lease, and seen by every process.
 
 use super::*;
 use crate::queue::{AuditAction, AuditEntry, StoredCatalogue};
@@ -20,7 +20,7 @@ pub(crate) async fn a_catalogue_is_kept_for_each_destination_and_seen_by_all(
         assert_eq!(store.catalogue("other", None).await.unwrap(), None);
         assert_eq!(store.catalogue(DESTINATION, Some(at(0))).await.unwrap(), None, "it is known");
     }
-    // By a clock that was set back.
+    // Stored by a clock that was set back.
     let second = catalogue(8, -5, "{}");
     a.keep_catalogue(&held, &second, None).await.unwrap();
     assert_eq!(b.catalogue(DESTINATION, Some(at(0))).await.unwrap(), Some(second));

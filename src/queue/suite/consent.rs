@@ -1,4 +1,4 @@
-//! Who left is known for as long as Loops reports nothing else, and the person is not erased.
+//! An opt-out is known until Loops reports otherwise or the person is erased.
 
 use super::contacts::learned;
 use super::erasure::{deleting, deletion, end as end_message, erase_all};
@@ -11,7 +11,7 @@ fn address(address: &str) -> PersonDigest {
     Digests::new(&INSTALLATION_KEY).person(PersonIdKind::Email, address)
 }
 
-/// What Loops reports of Ada at a second.
+/// An event about Ada at this second.
 fn event(event: &str, second: i64) -> FeedbackRecord {
     FeedbackRecord {
         destination: DESTINATION.into(),
@@ -36,7 +36,7 @@ async fn report(store: &dyn Store, record: FeedbackRecord) {
     store.record(NewFeedback { record, forward: None }).await.unwrap();
 }
 
-/// What these persons left, and when.
+/// The mailing lists that these persons left (`None`: all mails), and when.
 async fn left(store: &dyn Store, persons: &[PersonDigest]) -> Vec<(Option<String>, Timestamp)> {
     let mut found = store.opt_outs(DESTINATION, persons).await.unwrap();
     assert!(found.iter().all(|left| left.is_about(persons)));
@@ -85,14 +85,14 @@ pub(crate) async fn who_came_back_has_not_left(store: &dyn Store) {
     report(store, event("email.unsubscribed", 10)).await;
     report(store, of_list("contact.mailingList.unsubscribed", "a", 10)).await;
     report(store, of_list("contact.mailingList.unsubscribed", "b", 10)).await;
-    // The list's own way back, and by the address alone.
+    // The event that takes back the opt-out of a list, with the address alone.
     let by_address =
         FeedbackRecord { user: None, ..of_list("contact.mailingList.subscribed", "a", 11) };
     report(store, by_address).await;
     assert_eq!(left(store, &[ada]).await, [(None, at(10)), (Some("b".into()), at(10))]);
     report(store, event("email.resubscribed", 12)).await;
     assert_eq!(left(store, &[ada, mailbox]).await, [(Some("b".into()), at(10))]);
-    // A report that was late changes nothing.
+    // A late report changes nothing.
     report(store, event("email.unsubscribed", 11)).await;
     assert_eq!(left(store, &[ada]).await, [(Some("b".into()), at(10))]);
     report(store, event("email.unsubscribed", 13)).await;
@@ -131,7 +131,7 @@ pub(crate) async fn a_request_that_loops_accepted_brings_back_who_had_left_befor
         assert_eq!(left(store, &[person]).await, all[2..]);
     }
     assert_eq!(left(store, &[user("bob")]).await, all[..1]);
-    // A report of an earlier time changes nothing, and any other counts: Loops' clock may be behind.
+    // A report of an earlier time changes nothing. Any other report counts, because Loops' clock may be behind.
     report(store, event("contact.unsubscribed", 9)).await;
     assert_eq!(left(store, &[ada]).await, all[2..]);
     report(store, event("contact.unsubscribed", 11)).await;
@@ -146,7 +146,7 @@ pub(crate) async fn an_opt_out_that_was_taken_back_before_it_arrived_does_not_co
     report(store, of_list("contact.mailingList.subscribed", "a", 12)).await;
     report(store, of_list("contact.mailingList.unsubscribed", "a", 10)).await;
     assert_eq!(left(store, &[user("ada")]).await, []);
-    // That was another list.
+    // The way back was for another list.
     report(store, of_list("contact.mailingList.unsubscribed", "b", 10)).await;
     assert_eq!(left(store, &[user("ada")]).await, [(Some("b".into()), at(10))]);
 }

@@ -1,4 +1,4 @@
-//! What is known of contacts: learned with an outcome, shared between lanes, and forgotten as soon as it may no longer be
+//! Knowledge of contacts: learned with an outcome, shared between lanes, and forgotten as soon as it may no longer be
 //! true.
 
 use super::erasure::{deleting, deletion, erase_all};
@@ -21,7 +21,7 @@ fn property(name: i64, value: i64) -> KnownProperty {
     KnownProperty { name, value, at: at(15), happened_at: at(5), request: RequestId(7) }
 }
 
-/// What a request of the person's own lane says of it, whose attempt began at [`at`] (10).
+/// What a request in the person's own lane teaches about the contact. Its attempt began at `at(10)`.
 pub(super) fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learned {
     let properties = properties.to_vec();
     let (email, is_own_email, started_at) = (None, true, at(10));
@@ -40,7 +40,7 @@ pub(super) fn learned(key: PersonDigest, properties: &[KnownProperty]) -> Learne
     }
 }
 
-/// Sends a request, and settles it with a consequence.
+/// Freezes a request and settles it with this consequence.
 async fn settle(store: &dyn Store, consequence: Consequence, change: ContactChange) {
     let id = format!("m{}", fastrand::u64(..));
     let lease = lease(store).await;
@@ -50,7 +50,7 @@ async fn settle(store: &dyn Store, consequence: Consequence, change: ContactChan
     let settlement = settlement(&frozen[0], 1, consequence);
     let settlement = Settlement { contact: Some(change), ..settlement };
     store.settle(&lease, settlement.clone()).await.unwrap();
-    // Repeated, because the answer was lost.
+    // Repeated, as if the response of the store had been lost.
     store.settle(&lease, settlement).await.unwrap();
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn learns_what_loops_accepted(store: &dyn Store) {
     assert_eq!(keys, [ada, bob]);
     assert_eq!(store.contacts("another", &[ada]).await.unwrap(), []);
     assert_eq!(store.contacts(DESTINATION, &[]).await.unwrap(), []);
-    // Its next address is not to be kept.
+    // The next address is not to be kept.
     let email = Some(address("ada@new.example"));
     learn(store, Learned { email, ..learned(ada, &[]) }).await;
     let contact = known(store, ada).await.unwrap();
@@ -133,7 +133,7 @@ pub(crate) async fn finds_contacts_that_are_mixed_up(store: &dyn Store) {
         assert!(days.iter().all(|seen| *seen <= at(0) && at(0) < *seen + day), "{days:?}");
         found.iter().map(told).collect::<Vec<_>>()
     };
-    // An address that is written again is the same one; an event may carry that of anyone.
+    // Writing the same address again is no change, and an event may carry anyone's address.
     for learned in [
         with(ada, "a@example.com"),
         with(ada, "a@example.com"),
@@ -157,7 +157,7 @@ pub(crate) async fn finds_contacts_that_are_mixed_up(store: &dyn Store) {
     assert_eq!(conflicts().await, [addresses, users(3)]);
     assert_eq!(store.conflicts(at(0) + day).await.unwrap(), []);
 
-    // They go with their person, also those that are about an address of it.
+    // Erasing the person removes its conflicts, including those about its address.
     let lease = lease(store).await;
     let seq = put(store, NewMessage { lane: ada.into(), ..deletion("d") }).await;
     let frozen = store.freeze_one(&lease, seq, plan(vec![deleting(Ok(request(0)))])).await.unwrap();
@@ -182,7 +182,7 @@ pub(crate) async fn forgets_what_may_not_be_true(store: &dyn Store) {
         settle(store, consequence, ContactChange::Forget(ada)).await;
         assert_eq!(names(store, ada).await, (vec![], false));
     }
-    // A message of the lane whose records are broken.
+    // The records of a message of the lane are broken.
     learn(store, learned(ada, &[property(1, 1)])).await;
     learn(store, Learned { lane: ada.into(), ..learned(user("team"), &[property(1, 1)]) }).await;
     learn(store, learned(user("bob"), &[property(1, 1)])).await;
@@ -205,7 +205,7 @@ pub(crate) async fn a_contact_of_two_lanes_is_shared(store: &dyn Store) {
     learn(store, learned(ada, &[property(3, 1)])).await;
     assert!(names(store, ada).await.1, "it stays shared");
 
-    // One by its id, and one by its address alone.
+    // One contact by its id, and one by its address alone.
     let (eve, address_alone) = (user("eve"), email);
     learn(store, learned(address_alone, &[property(1, 1)])).await;
     assert!(!names(store, address_alone).await.1);
@@ -256,7 +256,7 @@ pub(crate) async fn a_request_that_is_on_its_way_shares_its_contact(store: &dyn 
     claim(store, x, email, x.into()).await;
     claim(store, y, email, y.into()).await;
     assert!(names(store, x).await.1 && names(store, y).await.1);
-    // What is no longer on its way shares nothing.
+    // A request that has ended no longer makes a contact shared.
     let (z, email) = (user("z"), Some(address("z@example.com")));
     claim(store, z, email, z.into()).await;
     learn(store, learned(z, &[])).await;
@@ -275,7 +275,7 @@ pub(crate) async fn what_loops_reports_counts_more_than_an_earlier_attempt(store
     report(store, "contact.unsubscribed", ada, 12).await;
     assert_eq!(known(store, ada).await.unwrap().email, email);
     assert_eq!(names(store, ada).await.0, NOTHING);
-    // Its attempt began at 10, before the report.
+    // The attempt began at 10, before the report.
     learn(store, first.clone()).await;
     assert_eq!(names(store, ada).await.0, NOTHING);
     learn(store, Learned { started_at: at(13), ..first.clone() }).await;
@@ -283,7 +283,7 @@ pub(crate) async fn what_loops_reports_counts_more_than_an_earlier_attempt(store
     report(store, "contact.deleted", address("ada@example.com"), 14).await;
     let contact = known(store, ada).await.unwrap();
     assert_eq!((contact.email, contact.properties), (None, vec![]));
-    // Nothing was known of this one.
+    // Nothing was known of this contact.
     report(store, "contact.deleted", bob, 12).await;
     learn(store, learned(bob, &[property(1, 1)])).await;
     assert_eq!(names(store, bob).await.0, NOTHING);
@@ -299,7 +299,7 @@ pub(crate) async fn contacts_go_with_their_person(store: &dyn Store) {
     let deleted = known(store, ada).await.unwrap();
     assert_eq!((deleted.email, deleted.properties), (None, vec![]));
     assert_eq!(names(store, bob).await.0, [1]);
-    // A request of another lane was on its way when the contact was deleted.
+    // A request of another lane was being sent when the contact was deleted.
     learn(store, Learned { lane: bob.into(), ..learned(ada, &[property(1, 1)]) }).await;
     assert_eq!(names(store, ada).await.0, NOTHING);
     // The settlement above was recorded at 11.

@@ -1,11 +1,11 @@
-//! What the cases are made of: messages, plans, settlements, and short ways to store and find them.
+//! Building blocks of the cases: messages, plans, settlements, and short ways to store and find them.
 
 use super::*;
 
 /// Freezes single messages.
 #[async_trait::async_trait]
 pub(crate) trait FreezeOne: Work {
-    /// Freezes one message, merged with none.
+    /// Freezes one message without merging.
     async fn freeze_one(
         &self,
         lease: &Lease,
@@ -24,7 +24,7 @@ pub(crate) trait FreezeOne: Work {
 }
 impl<T: Work + ?Sized> FreezeOne for T {}
 
-/// How the stores under test keep things.
+/// The retention of the stores under test.
 pub(crate) struct Limits {
     pub(crate) duplicate_window: Duration,
     pub(crate) delivered_retention: Duration,
@@ -41,7 +41,7 @@ pub(crate) const LIMITS: Limits = Limits {
 
 pub(crate) const DESTINATION: &str = "main";
 
-/// A moment, in milliseconds after the beginning of the test.
+/// A time, in milliseconds after the beginning of the test.
 pub(crate) fn at(ms: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap() + SignedDuration::from_millis(ms)
 }
@@ -140,7 +140,7 @@ pub(crate) fn plan(deliveries: Vec<NewDelivery>) -> NewPlan {
     NewPlan { now: at(1), deliveries, unmatched }
 }
 
-/// The attempt with this number, at `at(10 × number)`, that took 5 ms.
+/// The attempt with this number, which started at `at(10 × number)` and took 5 ms.
 pub(crate) fn attempt(number: u32, outcome: AttemptOutcome) -> Attempt {
     Attempt {
         number,

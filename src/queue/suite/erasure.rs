@@ -41,7 +41,7 @@ pub(super) async fn erase_all(store: &dyn Store) -> u64 {
     }
 }
 
-/// Whether the log still shows a warning or an answer of Loops, which are erased with all other contents.
+/// Whether the log still shows a warning or a response from Loops, which are erased with all other contents.
 async fn has_contents(store: &dyn Store, id: &str) -> bool {
     let shown = record(store, id).await;
     if !shown.warnings.is_empty() {
@@ -87,13 +87,13 @@ pub(crate) async fn erases_after_a_delivered_deletion(store: &dyn Store) {
     for (id, expected) in expected {
         assert_eq!(has_contents(store, id).await, expected, "{id}");
     }
-    // The record stays, with what became of it, and is no longer replayed.
+    // The record stays, with its outcome, but is no longer replayed.
     let shown = record(store, "failed").await;
     let failure = shown.deliveries[0].failure.clone().unwrap();
     assert_eq!((failure.reason.as_str(), failure.detail.as_str()), ("invalid", ""));
     assert!(shown.deliveries[0].warnings.is_empty());
     assert_eq!(replay_all(store).await, (0, 1));
-    // And goes in its time.
+    // It is deleted when its own retention is over.
     while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
     assert!(of_person(store, "u1", None, 10).await.is_empty());
 }
@@ -163,7 +163,7 @@ pub(crate) async fn erases_a_bounded_number_per_call(store: &dyn Store) {
     }
     assert!(calls > 2, "all at once");
     assert_eq!(replay(store, all(ReplayState::All), true).await, (0, 451));
-    // No digest leads to them any more.
+    // No digest finds them any more.
     let of_person = about("u1", ReplayState::All, Filter::default());
     assert_eq!(replay(store, of_person, true).await, (0, 0));
     assert!(super::of_person(store, "u1", None, 10).await.is_empty());
@@ -176,7 +176,7 @@ pub(crate) async fn does_not_replay_a_person_being_deleted(store: &dyn Store) {
     put_delivered(store, &lease, NewMessage { lane: lane("u2"), ..message("another") }).await;
     let elsewhere = NewMessage { destination: "other".into(), ..deletion("elsewhere") };
     put(store, elsewhere).await;
-    // Only what is put back to work anew, so that each of these replays finds the same.
+    // Dry runs and replays whose messages are then ended again, so that each of them finds the same messages.
     let waiting = put(store, deletion("deletion")).await;
     let dry = replay(store, all(ReplayState::All), true).await;
     assert_eq!(dry, (1, 1), "the deletion waits");
@@ -184,7 +184,7 @@ pub(crate) async fn does_not_replay_a_person_being_deleted(store: &dyn Store) {
     assert_eq!(replayed().await, (1, 2), "the erasure waits");
     erase_all(store).await;
     assert_eq!(replay(store, all(ReplayState::All), true).await, (0, 2), "it is erased");
-    // One that Loops refused leaves the person where it was.
+    // A deletion that Loops refused does not keep the person's messages from being replayed.
     put_delivered(store, &lease, message("again")).await;
     let refused = put(store, deletion("refused")).await;
     let failed = Consequence::Failed(failure());
@@ -263,7 +263,7 @@ pub(crate) async fn erases_nothing_of_another_person_with_the_same_address(store
     let of = |id: &str, lane: LaneKey| NewMessage { lane, email: Some(address), ..message(id) };
     put_delivered(store, &lease, of("own", lane("u1"))).await;
     put_delivered(store, &lease, of("another", lane("u2"))).await;
-    // Known by the address alone.
+    // A message whose person is known by the address alone.
     put_delivered(store, &lease, NewMessage { email: None, ..of("nameless", address.into()) })
         .await;
     let seq = put(store, NewMessage { email: Some(address), ..deletion("deletion") }).await;
@@ -308,7 +308,7 @@ pub(crate) async fn only_the_message_id_finds_what_was_erased(store: &dyn Store)
     for id in ["a", "b", "c", "d", "deletion"] {
         assert!(record(store, id).await.is_done, "{id}");
     }
-    // The ids are known as before.
+    // The message ids are still known as duplicates.
     let again = store.accept(vec![of("a"), message("deletion")]).await.unwrap();
     assert_eq!(again, [Accepted::Duplicate, Accepted::Duplicate]);
     for id in ["u1", "a1", "ada@example.com"] {

@@ -1,4 +1,4 @@
-//! Feedback: recorded once, found by person, handed on, and gone in its time.
+//! Feedback: recorded once, found by person, handed on, and removed after its retention.
 
 use super::erasure::{deleting, deletion, end as end_message, erase_all};
 use super::*;
@@ -7,7 +7,7 @@ use crate::queue::{
     Origin, OriginKind, Recorded, SignedWebhook, forward_wait,
 };
 
-/// An event with its webhook's id, a second after the one before.
+/// An event with the id of its webhook. Each event happens a second after the one before.
 fn event(n: i64) -> FeedbackRecord {
     FeedbackRecord {
         destination: DESTINATION.into(),
@@ -49,7 +49,7 @@ async fn about(store: &dyn Store, persons: &[PersonDigest]) -> Vec<String> {
     found.into_iter().map(|record| record.webhook_id).collect()
 }
 
-/// The ids of the webhooks that are due, with how often they were taken.
+/// Takes the webhooks that are due; returns their ids, and how often each was taken.
 async fn take(store: &dyn Store, now: Timestamp, limit: u32) -> Vec<(String, u32)> {
     let taken = store.take_forwards(DESTINATION, now, limit).await.unwrap();
     taken.into_iter().map(|forward| (forward.webhook_id, forward.tries)).collect()
@@ -76,7 +76,7 @@ pub(crate) async fn records_feedback_once(store: &dyn Store) {
     };
     assert_eq!(put_event(store, whole.clone()).await, Recorded::New);
     assert_eq!(put_event(store, whole.clone()).await, Recorded::Duplicate);
-    // The first one stays.
+    // The event that was recorded first stays.
     let other = FeedbackRecord { event: "changed".into(), ..whole.clone() };
     assert_eq!(put_event(store, other).await, Recorded::Duplicate);
     assert_eq!(put_event(store, bare.clone()).await, Recorded::New, "of another destination");
@@ -95,7 +95,7 @@ pub(crate) async fn finds_the_feedback_about_a_person_by_any_id(store: &dyn Stor
     ] {
         put_event(store, FeedbackRecord { user, email, ..event(n) }).await;
     }
-    // It happened earlier and was reported later.
+    // This event happened earlier and was reported later.
     put_event(store, FeedbackRecord { at: at(1_000), ..event(6) }).await;
     assert_eq!(about(store, &[user("u1")]).await, ["msg_4", "msg_6", "msg_1"]);
     assert_eq!(about(store, &[ada]).await, ["msg_2", "msg_6", "msg_1"]);
@@ -138,7 +138,7 @@ pub(crate) async fn hands_a_webhook_on_until_that_is_ended(store: &dyn Store) {
     assert_eq!(take(store, at(4_000), 10).await, []);
     store.end_forward(DESTINATION, "msg_2").await.unwrap();
     store.end_forward(DESTINATION, "msg_2").await.unwrap();
-    // Each time it is left alone for longer.
+    // The wait grows with each try.
     let mut now = at(4_000);
     for tries in 2..12 {
         now += SignedDuration::try_from(forward_wait(tries - 1)).unwrap();
@@ -208,7 +208,7 @@ pub(crate) async fn erases_feedback_about_a_deleted_person(store: &dyn Store) {
     assert_eq!(about(store, &[user("u1"), ada]).await.len(), 4, "it was not delivered yet");
     end_message(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
     erase_all(store).await;
-    // As with messages: those of another with the same address stay.
+    // As with messages, events of another person with the same address stay.
     assert_eq!(about(store, &[user("u1"), ada]).await, ["msg_3", "msg_2", "msg_1"]);
     assert_eq!(take(store, at(9_000), 10).await, []);
     // The other way round: a deletion by the address alone.

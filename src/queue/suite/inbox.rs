@@ -33,17 +33,17 @@ pub(crate) async fn keeps_the_edge_of_the_duplicate_window(store: &dyn Store) {
         assert_eq!(store.accept(vec![first]).await.unwrap(), [New]);
         assert_eq!(store.accept(vec![second]).await.unwrap(), [expected], "{ms} ms later");
     }
-    // The window counts from the latest that was kept, not from the first.
+    // The window counts from the latest message that was kept, not from the first.
     let third =
         NewMessage { received_at: at(2 * window + 1), ..message(&format!("edge {}", window + 1)) };
     assert_eq!(store.accept(vec![third]).await.unwrap(), [Duplicate]);
-    // Within one call, a message that stands earlier is enough.
+    // Within one call, an earlier message makes a later one a duplicate, whatever their times.
     let far = NewMessage { received_at: at(10 * window), ..message("far") };
     assert_eq!(store.accept(vec![message("far"), far]).await.unwrap(), [New, Duplicate]);
 }
 
 pub(crate) async fn accepts_a_large_batch_in_order(store: &dyn Store) {
-    // Not a multiple of any chunk, with a duplicate now and then.
+    // The length is no multiple of any chunk size, and some of the messages are duplicates.
     let ids: Vec<String> = (0..333).map(|n| format!("m{}", n - n % 7 / 6)).collect();
     let batch: Vec<NewMessage> = ids
         .iter()
@@ -72,7 +72,7 @@ pub(crate) async fn reads_pending_in_pages_by_destination(store: &dyn Store) {
     assert_eq!(all.len(), 3);
     let second = all[1];
     assert_eq!((second.class, second.lane, second.next_attempt_at), (bulk.class, bulk.lane, None));
-    // Of each class in pages of its own.
+    // Each class is read in pages of its own.
     let ask = |after, limit| PendingAsk { after, limit };
     let none = ask(Seq(0), 0);
     let pending = async |destination, of| store.pending(destination, of).await.unwrap();

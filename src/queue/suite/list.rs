@@ -46,7 +46,7 @@ pub(crate) async fn finds_a_person_by_any_id(store: &dyn Store) {
         (&[address], &["address only", "nameless", "known"]),
         (&[email("  Ada@Example.com")], &["address only", "nameless", "known"]),
         (&[user("u2"), anonymous], &["another", "nameless", "known"]),
-        // An anonymous id is not a user id, though it reads the same.
+        // An anonymous id is not a user id, even if the strings are equal.
         (&[user("a1")], &[]),
     ];
     for (n, (persons, expected)) in cases.into_iter().enumerate() {
@@ -65,7 +65,7 @@ pub(crate) async fn finds_a_person_by_any_id(store: &dyn Store) {
     }
 }
 
-/// The subscription of each delivery, and what becomes of it.
+/// The subscription of each delivery, and its consequence.
 type Deliveries<'a> = &'a [(&'a str, Consequence)];
 
 pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
@@ -165,7 +165,7 @@ pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
             Filter { subscription: text("one"), ..any() },
             &["retried", "half", "delivered", "refused"],
         ),
-        // One delivery meets both.
+        // The same delivery must meet both conditions.
         (Filter { subscription: text("one"), reason: refused, ..any() }, &["retried", "refused"]),
         (
             Filter { from: Some(at(400_000)), ..any() },
@@ -203,7 +203,7 @@ pub(crate) async fn lists_replayed_messages_by_the_time_they_were_received(store
         }
     }
     assert_eq!(replay_all(store).await, (3, 0));
-    // Their places in the order are new; their times are not.
+    // The replay gave them new sequence numbers; their times are unchanged.
     let cases: [(Option<i64>, Option<i64>, &[&str]); 6] = [
         (None, None, &["4", "2", "0", "5", "3", "1"]),
         (Some(0), Some(1), &["0"]),
@@ -277,7 +277,8 @@ pub(crate) async fn groups_failures_by_cause(store: &dyn Store) {
     assert_eq!(again.iter().map(shown).collect::<Vec<_>>(), expected);
 }
 
-/// The names of a source's events, and how many milliseconds after the beginning each was seen first and last.
+/// Returns the names of a source's events, and when each was seen first and last, in milliseconds after the beginning
+/// of the test.
 async fn names(store: &dyn Store, source: Option<&str>) -> Vec<(String, i64, i64)> {
     let found = store.event_names(source).await.unwrap();
     let ms = |time: Timestamp| time.as_millisecond() - at(0).as_millisecond();
@@ -318,7 +319,7 @@ pub(crate) async fn remembers_the_names_of_events(store: &dyn Store) {
 }
 
 pub(crate) async fn bounds_the_names_of_events_of_a_source(store: &dyn Store) {
-    // Two more than are kept apart, all in one call and then once more.
+    // Two names more than are kept apart, all in one call, and then all of them again.
     let of_round = |round: usize| {
         let new = |n| event(&format!("{round} {n}"), "web", &format!("Event {n}"), n as i64);
         (0..EVENT_NAMES_MAX + 2).map(new).collect::<Vec<_>>()

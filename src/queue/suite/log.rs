@@ -42,7 +42,7 @@ pub(crate) async fn keeps_the_warnings_of_a_message(store: &dyn Store) {
     assert_eq!(record(store, "plain").await.warnings, [] as [&str; 0]);
     assert_eq!(record(store, "noticed").await.warnings, warnings);
     assert_eq!(record(store, "plain too").await.warnings, [] as [&str; 0]);
-    // A replay keeps them.
+    // A replay keeps the warnings.
     let lease = lease(store).await;
     put_back(store, &lease, "noticed").await;
     assert_eq!(record(store, "noticed").await.warnings, warnings);
@@ -99,7 +99,7 @@ pub(crate) async fn finds_a_message_by_its_number(store: &dyn Store) {
     let asked = [Seq(0), first, Seq(failed.0 + 1), failed, Seq(i64::MIN)];
     assert_eq!(several(&asked).await, [(failed, 1), (first, 0)]);
     assert_eq!(several(&[]).await, []);
-    // A replay gives it another number.
+    // A replay gives the message another number.
     assert_eq!(replay_all(store).await, (1, 0));
     assert!(store.message(failed).await.unwrap().is_none());
     assert_eq!(several(&[failed, first]).await, [(first, 0)]);
@@ -119,7 +119,7 @@ pub(crate) async fn reads_contents_until_their_retention_is_over(store: &dyn Sto
         contents.into_iter().map(|contents| (contents.seq, contents.payload)).collect::<Vec<_>>()
     };
     let has = |seq, id| (seq, message(id).payload);
-    // In the order in which they were asked for.
+    // The contents are in the order of the request.
     let asked = [pending, Seq(-7), good, bad, Seq(i64::MAX)];
     let expected = [has(pending, "pending"), (good, Bytes::from(payload)), has(bad, "bad")];
     let found = store.contents(&asked).await.unwrap();
@@ -159,7 +159,7 @@ pub(crate) async fn knows_the_newest_time(store: &dyn Store) {
     let received = |id: &str, ms| NewMessage { received_at: at(ms), ..message(id) };
     let first = put(store, received("first", 100)).await;
     assert_eq!(store.newest().await.unwrap(), Some(at(100)));
-    // The last one counts, since a clock that was ahead may have been corrected.
+    // The last message counts, even if its time is earlier: a clock that was ahead may have been corrected.
     put(store, received("second", 50)).await;
     assert_eq!(store.newest().await.unwrap(), Some(at(50)));
     store.freeze_one(&lease, first, NewPlan { now: at(70), ..plan(vec![]) }).await.unwrap();
@@ -168,7 +168,7 @@ pub(crate) async fn knows_the_newest_time(store: &dyn Store) {
 
 pub(crate) async fn purges_after_each_retention(store: &dyn Store) {
     let lease = lease(store).await;
-    // Ended at 15 ms: an attempt starts at 10 and takes 5.
+    // The messages end at 15 ms: an attempt starts at 10 and takes 5.
     for (id, consequence) in
         [("good", Consequence::Delivered), ("bad", Consequence::Failed(failure()))]
     {
@@ -207,11 +207,11 @@ pub(crate) async fn purges_after_each_retention(store: &dyn Store) {
         before = left;
     }
     assert_eq!(is_kept(store).await, [false, false]);
-    // What is pending is never purged.
+    // Pending messages are never purged.
     while store.purge(Timestamp::MAX).await.unwrap() > 0 {}
     assert_eq!(store.open(pending).await.unwrap().unwrap().payload, message("pending").payload);
     assert_eq!(store.open(waiting).await.unwrap().unwrap().requests[0].body, request(1).body);
-    // A number is never given twice.
+    // A sequence number is never used twice.
     store.freeze_one(&lease, waiting, plan(vec![])).await.unwrap();
     assert!(put(store, message("next")).await > waiting);
 }
@@ -219,7 +219,7 @@ pub(crate) async fn purges_after_each_retention(store: &dyn Store) {
 pub(crate) async fn keeps_a_record_from_the_time_it_ended(store: &dyn Store) {
     let lease = lease(store).await;
     let seq = put(store, message("late")).await;
-    // It was tried for longer than records are kept: its failure must be seen all the same.
+    // It was retried for longer than records are kept. Its failure must be shown all the same.
     let now = at(0) + LIMITS.records_retention * 2;
     let failed = NewPlan { now, ..plan(vec![delivery("one", Err(failure()))]) };
     store.freeze_one(&lease, seq, failed).await.unwrap();
@@ -236,12 +236,12 @@ pub(crate) async fn purges_what_a_clock_that_was_ahead_has_written(store: &dyn S
     }
     while store.purge(at(14) + LIMITS.records_retention).await.unwrap() > 0 {}
     assert_eq!(is_kept(store).await, [true, true]);
-    // What was accepted before a message that is past its retention is past it too.
+    // A message that was accepted before one that is past its retention is past its own too.
     while store.purge(at(15) + LIMITS.records_retention).await.unwrap() > 0 {}
     assert_eq!(is_kept(store).await, [false, true]);
 }
 
-/// Whether there is still a record of the good one and of the bad one.
+/// Returns whether there is still a record of the good message, and of the bad one.
 async fn is_kept(store: &dyn Store) -> [bool; 2] {
     let mut kept = [false; 2];
     for (kept, id) in kept.iter_mut().zip(["good", "bad"]) {
@@ -250,7 +250,7 @@ async fn is_kept(store: &dyn Store) -> [bool; 2] {
     kept
 }
 
-/// What the log still shows of the contents: the excerpts of both, and why the bad one failed.
+/// Returns the contents that the log still shows: the excerpts of both messages, and why the bad one failed.
 async fn shown(store: &dyn Store) -> Vec<String> {
     let mut shown = Vec::new();
     for id in ["good", "bad"] {

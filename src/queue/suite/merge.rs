@@ -7,8 +7,8 @@ use crate::queue::{
 };
 use crate::telemetry::TraceContext;
 
-/// Two messages: an upsert, then an upsert and an event; the first three deliveries but one are carried
-/// by one request.
+/// Freezes two messages, each with a delivery under `one` that the same merged request carries. The first has another
+/// delivery that failed, the second another with a request of its own.
 async fn merged(store: &dyn Store, lease: &Lease) -> (Seq, Seq, Vec<FrozenRequest>) {
     let first = put(store, message("a")).await;
     let second = put(store, message("b")).await;
@@ -39,7 +39,7 @@ pub(crate) async fn a_merged_request_carries_its_deliveries(store: &dyn Store) {
         (&frozen[0].body, &frozen[0].idempotency_key),
         (&request(9).body, &request(9).idempotency_key)
     );
-    // The second message has it too, and then its own.
+    // The second message has the merged request first, and then its own.
     let of_second = store.open(second).await.unwrap().unwrap().requests;
     assert_eq!(
         (of_second.len(), of_second[0].id, of_second[1].is_merged),
@@ -77,11 +77,11 @@ pub(crate) async fn what_a_request_carries_can_be_read(store: &dyn Store) {
         body: Some(request(9).body),
         seqs: vec![first, second],
     };
-    // In the order in which they are asked for; what is gone is left out.
+    // The result has the order of the ids, without requests that do not exist.
     let ids = [own.id, RequestId(i64::MAX), frozen[0].id];
     assert_eq!(read(&ids).await, [of_own, of_merged]);
     assert_eq!(read(&[]).await, []);
-    // The messages stay when it has ended; the body may go.
+    // When the request has ended, its messages are still known; its body may be gone.
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::Delivered)).await.unwrap();
     let ended = read(&[frozen[0].id]).await;
     assert_eq!(ended[0].seqs, [first, second]);
@@ -122,7 +122,8 @@ pub(crate) async fn the_traces_of_what_a_request_carries_can_be_read(store: &dyn
     let part = |name: &str, n: u32| (name.to_owned(), Some(request(n).body));
     assert_eq!(parts(frozen[0].id).await, [part("a other", 2), part("one", 1), part("one", 4)]);
     assert_eq!(parts(RequestId(i64::MAX)).await, []);
-    // Of one that is sent alone, its own; and after a replay, the one in which the message was accepted.
+    // A request that is sent alone has the trace of its own message. After a replay, that is still the trace in which
+    // the message was accepted.
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
     let alone = async |seq: Seq| store.open(seq).await.unwrap().unwrap().requests.remove(0);
     let part = alone(third).await;
@@ -163,7 +164,7 @@ pub(crate) async fn a_refused_merged_request_is_taken_apart(store: &dyn Store) {
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
 }
 
-/// An update and an event behind it, in one request.
+/// Freezes an upsert and the event after it in one request.
 async fn merged_with_event(
     store: &dyn Store,
     lease: &Lease,
@@ -231,7 +232,7 @@ pub(crate) async fn a_merged_request_goes_on_without_a_message_that_is_set_aside
     use DeliveryState::{Delivered, Failed, Pending};
     assert_eq!(states(&record(store, "a").await), [Failed, Failed]);
     assert_eq!(states(&record(store, "b").await), [Pending, Pending]);
-    // Taken apart, it makes no request for the message that has ended.
+    // When the merged request is taken apart, the message that has ended gets no request.
     store.settle(&lease, settlement(&frozen[0], 1, Consequence::TakenApart)).await.unwrap();
     assert!(store.open(first).await.unwrap().is_none());
     for request in store.open(second).await.unwrap().unwrap().requests {
@@ -259,7 +260,7 @@ pub(crate) async fn merged_requests_go_with_their_records(store: &dyn Store) {
     while store.purge(late).await.unwrap() > 0 {}
     assert!(store.by_message_id(message_hash("a"), "a").await.unwrap().is_empty());
     assert!(store.open(second).await.unwrap().is_none());
-    // A second round finds nothing left of them.
+    // A second purge finds nothing left of them.
     assert_eq!(store.purge(late).await.unwrap(), 0);
 }
 
@@ -278,15 +279,15 @@ pub(crate) async fn merging_writes_all_or_nothing(store: &dyn Store) {
         is_shadow: false,
         cap: None,
     };
-    // A neighbour that is frozen already cannot be carried.
+    // A merged request cannot carry a neighbour that is frozen already.
     let refused = store.freeze(&lease, merge(vec![first, second])).await;
     assert!(matches!(refused, Err(WorkError::Broken(_))), "{refused:?}");
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
-    // Of one that was planned before, what there is counts.
+    // If the first message was planned before, its existing requests are returned.
     let there = store.freeze(&lease, merge(vec![second, first])).await.unwrap().requests;
     assert_eq!((there.len(), &there[0].body), (1, &request(1).body));
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);
-    // Nor one that is gone.
+    // Nor can it carry a message that does not exist.
     let refused = store.freeze(&lease, merge(vec![first, Seq(999)])).await;
     assert!(matches!(refused, Err(WorkError::Broken(_))), "{refused:?}");
     assert!(!store.open(first).await.unwrap().unwrap().is_planned);

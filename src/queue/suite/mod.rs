@@ -63,19 +63,19 @@ use crate::segment::{
     Digests, LaneKey, MessageHash, MessageType, PersonDigest, PersonIdKind, RequestDigest,
 };
 
-/// How long a closed store may take to end. Only a store that never ends takes so long.
+/// How long a closed store may take to end. Only a store that never ends reaches it.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where an engine keeps the data of one case. Dropping it deletes the data.
 pub(crate) trait Fixture {
-    /// Makes a place without data.
+    /// Makes a location without data.
     async fn empty() -> Self;
 
-    /// Opens a store on the data, with [`LIMITS`] and [`INSTALLATION_KEY`]. The suite calls it several times,
-    /// also concurrently while there are no data yet: each store behaves like one of another process.
+    /// Opens a store on the data, with [`LIMITS`] and [`INSTALLATION_KEY`]. The suite calls it several times, also
+    /// concurrently while there is no data yet. Each store behaves as if it belonged to another process.
     async fn open(&self) -> Arc<dyn Store>;
 
-    /// Names everything that the engine should have removed, now that all stores on the data are closed.
+    /// Returns the names of things that the engine should have removed, now that all stores on the data are closed.
     fn left_behind(&self) -> Vec<String>;
 }
 
@@ -249,14 +249,14 @@ pub(crate) async fn on_one<F: Fixture>(case: impl AsyncFnOnce(&dyn Store)) {
 /// Runs a case over two stores on the same data.
 pub(crate) async fn on_two<F: Fixture>(case: impl AsyncFnOnce(&dyn Store, &dyn Store)) {
     let fixture = F::empty().await;
-    // Concurrently, so that both find no schema and make one.
+    // Opened concurrently, so that both find no schema and create it.
     let (a, b) = tokio::join!(fixture.open(), fixture.open());
     case(&*a, &*b).await;
     end(&fixture, &[a, b]).await;
 }
 
-/// Closes the stores of a case: they end, refuse every later call and leave nothing behind but the data,
-/// which another store can open.
+/// Closes the stores of a case. They must end, refuse every later call, and leave nothing behind but data that another
+/// store can open.
 async fn end(fixture: &impl Fixture, stores: &[Arc<dyn Store>]) {
     let pending = heads(&*stores[0]).await;
     for store in stores {

@@ -1,4 +1,4 @@
-//! New contacts: which requests created one, and how many.
+//! New contacts: which requests are counted as creating one, and which messages are held.
 
 use super::contacts::{address, learned, report};
 use super::erasure::deletion;
@@ -9,7 +9,7 @@ use crate::queue::{
     KnownContact, Learned, MessageState, ReplayState, Stage, TallyStep,
 };
 
-/// Settles a request that teaches of a contact; returns whether it was new.
+/// Settles a request with this change of its contact; returns whether the contact was new.
 async fn is_new(store: &dyn Store, change: ContactChange) -> bool {
     let lease = lease(store).await;
     let seq = put(store, message(&format!("m{}", fastrand::u64(..)))).await;
@@ -18,7 +18,7 @@ async fn is_new(store: &dyn Store, change: ContactChange) -> bool {
     let delivered = settlement(&frozen[0], 1, Consequence::Delivered);
     let delivered = Settlement { contact: Some(change), ..delivered };
     let settled = store.settle(&lease, delivered.clone()).await.unwrap();
-    // Repeated, because the answer was lost.
+    // Repeated, as if the response of the store had been lost.
     assert!(!store.settle(&lease, delivered).await.unwrap().is_new_contact);
     settled.is_new_contact
 }
@@ -27,7 +27,7 @@ async fn learn(store: &dyn Store, learned: Learned) -> bool {
     is_new(store, ContactChange::Learn(learned)).await
 }
 
-/// How many new contacts were counted.
+/// Returns how many new contacts were counted.
 async fn counted(store: &dyn Store, step: TallyStep) -> u64 {
     let from = at(0) - Duration::from_secs(3_600);
     let tallies = store.tallies(step, from, at(0) + LIMITS.records_retention).await.unwrap();
@@ -45,10 +45,10 @@ pub(crate) async fn counts_each_new_contact_once(store: &dyn Store) {
     assert!(!learn(store, learned(by_address, &[])).await, "by its address alone");
     let other_id = Learned { email, ..learned(user("ada2"), &[]) };
     assert!(!learn(store, other_id).await, "by the address beside another id");
-    // Without an address, Loops creates none: it had this one.
+    // Loops does not create a contact without an address, so it had this one.
     assert!(!learn(store, Learned { may_create: false, ..learned(bob, &[]) }).await);
     assert!(!learn(store, learned(bob, &[])).await);
-    // It was sent before a crash, and Loops knows its key.
+    // The request was sent before a crash, and Loops knew its idempotency key.
     assert!(is_new(store, ContactChange::Confirm(learned(eve, &[]))).await);
     assert!(!learn(store, learned(eve, &[])).await);
     for step in TallyStep::ALL {
@@ -60,11 +60,11 @@ pub(crate) async fn a_contact_that_loops_reported_is_not_new(store: &dyn Store) 
     let (ada, bob, eve) = (user("ada"), user("bob"), user("eve"));
     report(store, "contact.created", ada, 9).await;
     assert!(!learn(store, learned(ada, &[])).await);
-    // The attempt began at 10: Loops reports what it did.
+    // The attempt began at 10, so the report is about what the attempt did.
     report(store, "contact.created", bob, 12).await;
     assert!(learn(store, learned(bob, &[])).await);
     assert!(!learn(store, learned(bob, &[])).await);
-    // Nothing but its creation says that Loops has it.
+    // No event but the creation shows that Loops has the contact.
     report(store, "email.delivered", eve, 5).await;
     report(store, "contact.unsubscribed", eve, 5).await;
     assert!(learn(store, learned(eve, &[])).await);
@@ -74,27 +74,27 @@ pub(crate) async fn a_contact_that_was_deleted_is_new_again(store: &dyn Store) {
     let (ada, bob) = (user("ada"), user("bob"));
     assert!(learn(store, learned(ada, &[])).await);
     is_new(store, ContactChange::Delete(ada)).await;
-    // Recorded at 15.
+    // The deletion was recorded at 15.
     let later = |key| Learned { started_at: at(100), ..learned(key, &[]) };
     assert!(learn(store, later(ada)).await);
     report(store, "contact.deleted", ada, 200).await;
-    // It began before that, so it is unknown whether the contact is there.
+    // The attempt began before the report, so it is unknown whether the contact exists.
     assert!(!learn(store, later(ada)).await);
     let again = Learned { started_at: at(300), ..learned(ada, &[]) };
     assert!(learn(store, again).await);
-    // The report of its creation is late.
+    // The report of the creation arrives late.
     report(store, "contact.deleted", bob, 20).await;
     report(store, "contact.created", bob, 15).await;
     assert!(learn(store, later(bob)).await);
     assert_eq!(counted(store, TallyStep::Hour).await, 4);
 }
 
-/// A message of a person whose lane is that of the user id.
+/// A message in the lane of this user id.
 fn of(id: &str, person: &str) -> NewMessage {
     NewMessage { lane: lane(person), ..message(id) }
 }
 
-/// Freezes a message that would create a contact, where this many may be created in a day.
+/// Freezes a message that would create a contact, with this cap.
 async fn freeze_capped(store: &dyn Store, seq: Seq, key: PersonDigest, per_day: u32) -> Frozen {
     let lease = lease(store).await;
     let plans = vec![(seq, plan(vec![delivery("one", Ok(request(1)))]))];
@@ -110,7 +110,7 @@ async fn put_capped(store: &dyn Store, person: &str, per_day: u32) -> (Seq, Froz
     (seq, freeze_capped(store, seq, user(person), per_day).await)
 }
 
-/// The lanes that may go on at a time.
+/// Returns the lanes that may go on at this time.
 async fn ready(store: &dyn Store, now: Timestamp, per_day: Option<u32>) -> Vec<LaneKey> {
     let ask = HoldsAsk { now, per_day, limit: 10 };
     store.holds(DESTINATION, ask).await.unwrap().lanes
@@ -152,17 +152,17 @@ pub(crate) async fn holds_what_would_create_too_many_contacts(store: &dyn Store)
         assert_eq!(page.messages.len(), count, "{filter:?}");
     }
 
-    // Another message of a contact that may be created already takes no more room.
+    // A contact that may be created already takes no more room for another message.
     let again = put(store, of("again", "bob2")).await;
     assert_eq!(freeze_capped(store, again, user("bob"), 2).await.hold, None);
     assert_eq!(ready(store, at(2), Some(2)).await, NOBODY);
-    // One was created, so there is no more room than before.
+    // One contact was created, so there is no more room than before.
     let delivered = settlement(&ada.requests[0], 1, Consequence::Delivered);
     let contact = Some(ContactChange::Learn(learned(user("ada"), &[])));
     store.settle(&lease, Settlement { contact, ..delivered }).await.unwrap();
     assert_eq!(ready(store, at(20), Some(2)).await, NOBODY);
     assert_eq!(freeze_capped(store, eve, user("eve"), 2).await.hold, AGAIN);
-    // The other is never created.
+    // The other contact is never created.
     for request in [&bob.requests[0]] {
         let failed = settlement(request, 1, Consequence::Failed(failure()));
         store.settle(&lease, failed).await.unwrap();
@@ -204,7 +204,7 @@ pub(crate) async fn what_is_held_goes_on_when_there_is_room(store: &dyn Store) {
     let (bob, held) = put_capped(store, "bob", 0).await;
     assert_eq!(held.hold, NEW);
     assert_eq!(ready(store, at(2), Some(0)).await, NOBODY);
-    // Those that were held first are first.
+    // The message that was held first goes first.
     store.release_contacts(DESTINATION, 1, at(2)).await.unwrap();
     store.release_contacts("other", 5, at(2)).await.unwrap();
     let mut days = store.new_contacts(at(2)).await.unwrap();
@@ -215,15 +215,15 @@ pub(crate) async fn what_is_held_goes_on_when_there_is_room(store: &dyn Store) {
     assert_eq!(ready(store, at(2), Some(0)).await, [lane("eve")]);
     assert_eq!(freeze_capped(store, eve, user("eve"), 0).await.hold, None);
     assert_eq!(freeze_capped(store, bob, user("bob"), 0).await.hold, AGAIN);
-    // The cap is raised, or taken away.
+    // The cap is raised or removed.
     assert_eq!(ready(store, at(2), Some(1)).await, [lane("bob")]);
     assert_eq!(ready(store, at(2), None).await, [lane("bob")]);
-    // On the next day, what was released is over, and what may be created counts still.
+    // On the next day, the release has lapsed, but contacts that may be created still count.
     let tomorrow = at(0) + Duration::from_secs(24 * 60 * 60);
     assert_eq!(store.new_contacts(tomorrow).await.unwrap(), []);
     assert_eq!(ready(store, tomorrow, Some(1)).await, NOBODY);
     assert_eq!(ready(store, tomorrow, Some(2)).await, [lane("bob")]);
-    // Loops has the contact by now.
+    // A message whose contact Loops has by now goes on without any room.
     assert_eq!(ready(store, at(2), Some(0)).await, NOBODY);
     report(store, "contact.created", user("bob"), 3).await;
     assert_eq!(ready(store, at(4), Some(0)).await, [lane("bob")]);
@@ -244,7 +244,7 @@ pub(crate) async fn a_merge_without_room_holds_nothing(store: &dyn Store) {
     let frozen = store.freeze(&lease, merge).await.unwrap();
     assert_eq!((frozen.hold, frozen.requests), (AGAIN, vec![]));
     assert_eq!(store.held_lanes(DESTINATION).await.unwrap(), []);
-    // Alone, it is held, and that is news.
+    // Planned alone, the message is newly held.
     assert_eq!(freeze_capped(store, one, user("eve"), 0).await.hold, NEW);
 }
 
@@ -265,7 +265,7 @@ pub(crate) async fn discards_what_is_held(store: &dyn Store) {
     let answer = store.holds(DESTINATION, ask).await.unwrap();
     assert_eq!(answer, HoldsAnswer { lanes: vec![], discarded: 1 });
     assert_eq!(store.held_lanes(DESTINATION).await.unwrap(), []);
-    // It is planned again.
+    // A replay has it planned again.
     let filter = Filter { reason: Some(FailureReason::Discarded), ..Filter::default() };
     let selection = meeting(filter, ReplayState::Failed);
     assert_eq!(replay(store, selection, false).await, (1, 0));
@@ -303,7 +303,7 @@ pub(crate) async fn a_list_makes_contacts_known(store: &dyn Store) {
     assert!(store.knows_any(DESTINATION).await.unwrap());
     assert!(!store.knows_any("other").await.unwrap());
     assert_eq!(store.unknown_contacts("other", &all).await.unwrap(), all);
-    // By the address alone, and by it beside another id.
+    // Contacts with the address alone, and with the address beside another id.
     let by_address = KnownContact { key: address("ada@example.com"), email: None };
     let with_address = KnownContact { key: user("eve"), email: Some(eve) };
     let known = [by_address, with_address, all[0], all[1], all[2]];
@@ -311,13 +311,13 @@ pub(crate) async fn a_list_makes_contacts_known(store: &dyn Store) {
     assert_eq!(ready(store, at(7), Some(0)).await, [lane("bob")], "it goes on");
     assert!(!learn(store, Learned { email, ..learned(ada, &[]) }).await);
     assert_eq!(counted(store, TallyStep::Hour).await, 0);
-    // A deletion by the user id goes for the address, too, which a list without user ids may have.
+    // A deletion by the user id applies to the address too, which may come from a list without user ids.
     store.make_known(DESTINATION, &[by_address], at(7)).await.unwrap();
     report(store, "contact.deleted", ada, 8).await;
     let gone = [by_address, all[0]];
     assert_eq!(store.unknown_contacts(DESTINATION, &gone).await.unwrap(), gone);
     store.make_known(DESTINATION, &all, at(9)).await.unwrap();
-    // Deleted, it is not known any more; a later list says that it is there again.
+    // A deleted contact is no longer known. A later list shows that it exists again.
     report(store, "contact.deleted", bob, 8).await;
     assert_eq!(store.unknown_contacts(DESTINATION, &all).await.unwrap(), [all[1]]);
     assert_eq!(store.make_known(DESTINATION, &all, at(9)).await.unwrap(), 1);

@@ -1,4 +1,4 @@
-//! Receipts of erasures: the request, Loops' answer and what was erased; they outlive all of that.
+//! Receipts of erasures: the request, Loops' response and what was erased. They outlive all of these.
 
 use super::erasure::{deleting, deletion, end, erase_all};
 use super::replay::{about, all, replay};
@@ -67,7 +67,7 @@ pub(crate) async fn each_deletion_has_a_receipt(store: &dyn Store) {
     assert_eq!(store.open_erasures().await.unwrap(), []);
     assert_eq!(store.receipt(&open.id).await.unwrap(), Some(erased));
     assert_eq!(store.receipt("none").await.unwrap(), None);
-    // Other messages have none, whatever they do.
+    // Messages of other types have no receipt, whatever they do.
     let seq = put(store, super::message("event")).await;
     end(store, &lease, seq, deleting(Ok(request(0))), Consequence::Delivered).await;
     assert_eq!(receipts(store).await.len(), 1);
@@ -87,7 +87,7 @@ pub(crate) async fn a_receipt_can_be_made_before_the_first_attempt(store: &dyn S
     erase_all(store).await;
     let erased = only(store).await;
     assert_eq!((&erased.id, erased.erased.messages), (&id, 1));
-    // The same id from another source is another deletion.
+    // The same message id from another source is another deletion.
     let other = NewReceipt { source: "other".into(), ..new };
     assert_ne!(store.open_receipt(&other).await.unwrap(), id);
 }
@@ -141,7 +141,7 @@ pub(crate) async fn a_deletion_that_was_refused_twice_ends_with_one_replay(store
     deliver(heads(store).await[0].seq).await;
     assert_eq!(open().await, 0, "the other one was erased with the person");
 
-    // Both are replayed, in their order, as the dry run says.
+    // Both are replayed in their order, as the dry run counted.
     refuse("c", 20).await;
     refuse("d", 30).await;
     let failed = || about("u1", ReplayState::Failed, Filter::default());
@@ -159,7 +159,7 @@ pub(crate) async fn a_deletion_that_was_refused_twice_ends_with_one_replay(store
 
 pub(crate) async fn loops_confirms_a_deletion_before_its_answer_or_after(store: &dyn Store) {
     let lease = lease(store).await;
-    // Of an earlier deletion of the person, by hand.
+    // The report of an earlier deletion of the person, made by hand.
     report(store, "contact.deleted", -500_000).await;
     for (id, reported_first) in [("first", true), ("second", false)] {
         let seq = put(store, of_u1(id)).await;

@@ -19,22 +19,22 @@ fn digests() -> Digests {
     Digests::new(&INSTALLATION_KEY)
 }
 
-/// Messages that are about a person, by whatever id, and meet other conditions.
+/// Selects messages about a person, by any kind of id, that meet other conditions.
 pub(crate) fn about(id: &str, state: ReplayState, filter: Filter) -> Selection {
     Selection { filter: Filter { persons: digests().any_person(id), ..filter }, ..all(state) }
 }
 
-/// Messages that meet conditions.
+/// Selects messages that meet conditions.
 pub(crate) fn meeting(filter: Filter, state: ReplayState) -> Selection {
     Selection { filter, ..all(state) }
 }
 
-/// All messages in a state.
+/// Selects all messages in a state.
 pub(crate) fn all(state: ReplayState) -> Selection {
     Selection { state, ..Selection::default() }
 }
 
-/// Replays to the end; returns how many, and how many had no contents.
+/// Replays to the end; returns how many messages were replayed, and how many had no contents.
 pub(super) async fn replay(
     store: &dyn Store,
     selection: Selection,
@@ -57,7 +57,8 @@ pub(crate) async fn replay_all(store: &dyn Store) -> (u64, u64) {
     replay(store, all(ReplayState::Failed), false).await
 }
 
-/// Ends each delivery of a message: the name of its subscription, and why it failed if it did.
+/// Plans a message with deliveries and ends each: `deliveries` has the names of their subscriptions, and why they
+/// failed, if they did.
 async fn end(
     store: &dyn Store,
     lease: &Lease,
@@ -99,7 +100,7 @@ async fn freeze_empty(store: &dyn Store, lease: &Lease) -> Option<UnmatchedReaso
         .unmatched
 }
 
-/// The ids of what is pending, in order.
+/// Returns the ids of the pending messages, in order.
 async fn pending_ids(store: &dyn Store) -> Vec<String> {
     let mut ids = Vec::new();
     for head in heads(store).await {
@@ -126,7 +127,7 @@ pub(crate) async fn replays_behind_pending_messages(store: &dyn Store) {
     assert_eq!((job.payload, job.source, job.received_at), (new.payload, new.source, at(0)));
     assert!(!job.is_planned && job.requests.is_empty());
     assert_eq!((job.replay.number, job.replay.only, job.replay.settled), (1, None, vec![]));
-    // What is pending is not replayed, and is known as a duplicate all the same.
+    // Pending messages are not replayed, and are still known as duplicates.
     assert_eq!(replay_all(store).await, (0, 0));
     let again = store.accept(vec![message("a")]).await.unwrap();
     assert_eq!(again, [crate::queue::Accepted::Duplicate]);
@@ -181,12 +182,12 @@ pub(crate) async fn a_replay_keeps_earlier_deliveries(store: &dyn Store) {
         [("good", 0, false, Delivered), ("bad", 0, true, Failed), ("bad", 1, false, Delivered)];
     assert_eq!(history, expected);
     assert_eq!(shown.deliveries[1].request.as_ref().unwrap().attempts.len(), 1);
-    // It is no longer failed.
+    // The message is no longer failed.
     assert_eq!(replay_all(store).await, (0, 0));
     assert_eq!(replay(store, all(ReplayState::Delivered), false).await, (1, 0));
     let job = store.open(heads(store).await[0].seq).await.unwrap().unwrap();
     assert_eq!((job.replay.number, job.replay.settled), (2, vec![]));
-    // Its records go with it.
+    // The purge deletes the records of all its replays.
     store.freeze_one(&lease, heads(store).await[0].seq, plan(vec![])).await.unwrap();
     while store.purge(at(100) + LIMITS.records_retention).await.unwrap() > 0 {}
     assert!(store.by_message_id(message_hash("a"), "a").await.unwrap().is_empty());
@@ -203,18 +204,18 @@ pub(crate) async fn replays_for_one_subscription_alone(store: &dyn Store) {
     let job = store.open(seq).await.unwrap().unwrap();
     assert!(job.replay.wants("two") && !job.replay.wants("one") && !job.replay.wants("three"));
     end(store, &lease, seq, &[("two", None)]).await;
-    // The other failure stands: the message is still among the failed, however it ended.
+    // The other failure stands, so the message still counts as failed, however it ended.
     assert_eq!(replay_all(store).await, (1, 0));
     let seq = heads(store).await[0].seq;
     assert_eq!(store.open(seq).await.unwrap().unwrap().replay.settled, ["two"]);
     end(store, &lease, seq, &[("one", Some(Refused))]).await;
     let one = meeting(under("one"), ReplayState::Failed);
     assert_eq!(replay(store, one, false).await, (1, 0));
-    // It is planned, and nothing takes it now: what was delivered before stands.
+    // No subscription takes it this time: the earlier delivery stands.
     assert_eq!(freeze_empty(store, &lease).await, None);
     assert!(record(store, "a").await.unmatched.is_none());
     assert_eq!(replay(store, all(ReplayState::Delivered), true).await, (1, 0));
-    // Nothing stands, and nothing takes it.
+    // No delivery stands, and no subscription takes it.
     assert_eq!(replay(store, all(ReplayState::All), false).await, (1, 0));
     assert_eq!(freeze_empty(store, &lease).await, Some(UnmatchedReason::Integrations));
     assert!(record(store, "a").await.unmatched.is_some());
@@ -241,7 +242,7 @@ pub(crate) async fn replays_what_a_choice_takes_for_its_subscriptions(store: &dy
         seqs.push(seq);
     }
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-    // All but one, of which the last two are for the same subscriptions.
+    // All messages but one; the last two are for the same subscriptions.
     let chosen = [
         (seqs[0], names(&["one"])),
         (seqs[2], names(&["two", "new"])),
@@ -269,7 +270,7 @@ pub(crate) async fn replays_what_a_choice_takes_for_its_subscriptions(store: &dy
         settled.push(store.open(head.seq).await.unwrap().unwrap().replay.settled);
     }
     assert_eq!(settled, [["two"], ["one"], ["one"]]);
-    // What was planned before is still known.
+    // The digests from the first planning are still known.
     let planned = |record: &MessageRecord| {
         record.deliveries.iter().map(|delivery| delivery.planned).collect::<Vec<_>>()
     };
@@ -378,7 +379,7 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
         let chunk = store.replay(&ask).await.unwrap();
         calls += 1;
         replayed += chunk.replayed;
-        // Meanwhile what was replayed fails again, and so does a new one: neither is replayed.
+        // In the meantime, the replayed messages fail again, and so does a new one: none of them is replayed.
         let ask_behind = [PendingAsk { after: last, limit: 1_200 }; 3];
         for head in store.pending(DESTINATION, ask_behind).await.unwrap().concat() {
             store.freeze_one(&lease, head.seq, failed()).await.unwrap();
@@ -391,18 +392,18 @@ pub(crate) async fn replays_each_once_in_bounded_parts(store: &dyn Store) {
     }
     assert_eq!(replayed, 550);
     assert!(calls > 1, "all at once");
-    // All are of one person: found by another way, and no less bounded.
+    // All are of one person: another index finds them, in parts that are just as bounded.
     let of_person = about("u1", ReplayState::Failed, Filter::default());
     assert_eq!(replay(store, of_person, true).await, (550 + calls, 0));
 }
 
-/// As after a commit whose answer was lost: the caller goes on behind the part before.
+/// As after a commit whose response was lost: the caller continues after the previous part.
 pub(crate) async fn replays_nothing_twice_when_a_part_is_repeated(store: &dyn Store) {
     let lease = lease(store).await;
     for id in ["a", "b", "c"] {
         put_failed(store, &lease, message(id)).await;
     }
-    // A replay before this one does not count.
+    // An earlier replay does not count.
     let first = Selection { message_ids: vec!["b".into()], ..all(ReplayState::All) };
     assert_eq!(replay(store, first, false).await, (1, 0));
     let until = heads(store).await[0].seq;
@@ -435,7 +436,7 @@ pub(crate) async fn counts_messages_without_contents(store: &dyn Store) {
     assert!(shown.is_done && shown.deliveries[0].state == DeliveryState::Failed);
 }
 
-/// Settles the request of a message of this lane; returns the number of the message.
+/// Settles the request of a message of this lane; returns the message's sequence number.
 async fn settle_awaiting(
     store: &dyn Store,
     id: &str,
@@ -468,12 +469,14 @@ pub(crate) async fn an_event_is_revived_once_its_contact_appears(store: &dyn Sto
     assert_eq!(store.revive(at(20)).await.unwrap(), [""; 0], "once");
     let revived = record(store, "event").await;
     assert_eq!((revived.state(), revived.replay), (MessageState::Pending, 1));
-    // A person waits for it.
+    // A person is waiting for this message.
     assert_eq!(revived.class, Class::Event);
     let [refused] = &revived.deliveries[..] else { panic!("{revived:?}") };
     assert!(refused.is_superseded && refused.awaits_contact_until.is_none());
     let detail = &refused.failure.as_ref().unwrap().detail;
-    assert!(detail.ends_with(" (sent again by itself, since its contact was created afterwards)"));
+    assert!(
+        detail.ends_with(" (sent again automatically, because its contact was created afterwards)")
+    );
     for id in ["late", "other"] {
         assert_eq!(record(store, id).await.state(), MessageState::Failed, "{id}");
     }

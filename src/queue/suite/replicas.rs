@@ -81,7 +81,7 @@ pub(crate) async fn shows_who_holds_which_lease(store: &dyn Store) {
     store.lease(ask("one", "a", at(5))).await.unwrap().unwrap();
     let one = state("one", 1, Some(("a", at(1), at(5))));
     assert_eq!(leases().await, [one, state("two", 1, Some(("b", at(0), at(0))))]);
-    // It passes to another, and is given back.
+    // The lease passes to another process, which gives it back.
     store.lease(ask("one", "b", at(1_000))).await.unwrap().unwrap();
     store.release(&of_b).await.unwrap();
     let one = state("one", 2, Some(("b", at(1_000), at(1_000))));
@@ -102,7 +102,7 @@ pub(crate) async fn lists_processes_until_they_check_out_or_are_not_seen_for_a_d
     store.check_out("a").await.unwrap();
     store.check_out("a").await.unwrap();
     assert_eq!(replicas(store).await, [b, c.clone()]);
-    // A later report moves the time that it was last seen, not that of its start.
+    // A later report changes when the process was last seen, not when it started.
     let later = at(0) + SignedDuration::try_from(REPLICAS_KEPT).unwrap();
     let process_c =
         CheckIn { uptime: Duration::from_secs(11), status: status(8), ..process("c", later) };

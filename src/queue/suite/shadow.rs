@@ -1,4 +1,4 @@
-//! What is shadowed: it has ended like what was delivered, and Loops knows nothing of it.
+//! Shadow mode: a shadowed delivery has ended like a delivered one, but Loops knows nothing of it.
 
 use super::erasure::{deleting, deletion, erase_all};
 use super::replay::{all, meeting, replay};
@@ -49,13 +49,13 @@ pub(crate) async fn what_is_shadowed_has_ended_and_was_not_tried(store: &dyn Sto
     let seq = put(store, message("a")).await;
     let deliveries = vec![delivery("one", Ok(request(1))), delivery("two", Ok(request(2)))];
     let frozen = freeze(store, &lease, seq, plan(deliveries)).await;
-    // An event is about to be sent otherwise; after a crash, Loops might have it.
+    // Outside shadow mode, freezing begins the first attempt at an event, because Loops might have it after a crash.
     let job = store.open(seq).await.unwrap().unwrap();
     assert_eq!(job.requests[0].first_attempt_at, None);
     store.settle(&lease, shadowed(&frozen[0])).await.unwrap();
     assert_eq!(record(store, "a").await.state(), MessageState::Pending);
     store.settle(&lease, shadowed(&frozen[1])).await.unwrap();
-    // Repeated, because the answer was lost.
+    // Repeated, as if the response of the store had been lost.
     store.settle(&lease, shadowed(&frozen[1])).await.unwrap();
     let late = store.settle(&lease, settlement(&frozen[1], 1, Consequence::Delivered)).await;
     assert!(matches!(late, Err(WorkError::Broken(_))), "{late:?}");
@@ -137,13 +137,13 @@ pub(crate) async fn a_shadowed_deletion_erases_nothing(store: &dyn Store) {
     store.settle(&lease, shadowed(&frozen[0])).await.unwrap();
     assert_eq!(record(store, "deletion").await.state(), MessageState::Shadowed);
     assert_eq!(erase_all(store).await, 0);
-    // Somebody has asked for it, and it was not done.
+    // The deletion was requested and not carried out.
     let [receipt] =
         store.receipts(&ReceiptFilter::default(), 100).await.unwrap().try_into().unwrap();
     assert_eq!((receipt.problem.as_deref(), receipt.deleted_at), (Some("shadowed"), None));
     let since = at(0) - Duration::from_secs(60);
     assert_eq!(store.deleted_at(DESTINATION, &[user("u1")], since).await.unwrap(), None);
-    // All of it can be replayed, in order, and then the deletion is carried out.
+    // Both messages can be replayed, in order, and then the deletion is carried out.
     assert_eq!(replay(store, all(ReplayState::Shadowed), false).await, (2, 0));
     let [before, deleting_] = heads(store).await.try_into().unwrap();
     let one = plan(vec![delivery("one", Ok(request(1)))]);
@@ -159,7 +159,7 @@ pub(crate) async fn a_shadowed_deletion_erases_nothing(store: &dyn Store) {
 pub(crate) async fn replays_what_was_shadowed_and_nothing_else(store: &dyn Store) {
     let lease = lease(store).await;
     shadow(store, &lease, "a", &["one", "two"]).await;
-    // Of this one, each delivery has another fate.
+    // Each delivery of this message ends differently.
     let seq = put(store, message("b")).await;
     let names = ["one", "two", "three"].map(|name| delivery(name, Ok(request(1))));
     let frozen = freeze(store, &lease, seq, plan(names.into())).await;
@@ -205,12 +205,13 @@ pub(crate) async fn what_was_shadowed_and_stands_keeps_a_message_shadowed(store:
     shadow(store, &lease, "a", &["one", "two"]).await;
     let under = Filter { subscription: Some("two".into()), ..Filter::default() };
     assert_eq!(replay(store, meeting(under, ReplayState::Shadowed), false).await, (1, 0));
-    // The subscription takes it no longer.
+    // The subscription no longer takes the message.
     let seq = heads(store).await[0].seq;
     store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
     assert_eq!(record(store, "a").await.state(), MessageState::Shadowed);
     assert_eq!(counted(store).await.last().unwrap(), "shadowed: 2");
-    // Now it takes it, and Loops has it: the other one stands.
+    // The other subscription takes it, and Loops accepts the request. The delivery that was replayed first is
+    // superseded, so nothing shadowed stands.
     let under = Filter { subscription: Some("one".into()), ..Filter::default() };
     assert_eq!(replay(store, meeting(under, ReplayState::Shadowed), false).await, (1, 0));
     let seq = heads(store).await[0].seq;

@@ -53,7 +53,7 @@ pub(crate) async fn a_lease_passes_between_two_stores(a: &dyn Store, b: &dyn Sto
     assert!(second.token > first.token);
     let delivered = settlement(&frozen[0], 1, Consequence::Delivered);
     assert!(matches!(a.settle(&first, delivered.clone()).await, Err(WorkError::Fenced)));
-    // The other goes on with what was frozen, to the byte. It cannot know whether the first has sent it.
+    // The second process goes on with the frozen request, byte for byte. It cannot know whether the first has sent it.
     let begun = FrozenRequest { first_attempt_at: Some(at(1)), ..frozen[0].clone() };
     assert_eq!(b.open(seq).await.unwrap().unwrap().requests, [begun]);
     b.settle(&second, delivered).await.unwrap();

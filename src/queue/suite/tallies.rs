@@ -6,13 +6,13 @@ use crate::queue::{
     BrokenMessage, NewMergedRequest, ReplayAsk, ReplayState, Stage, Tally, TallyStep,
 };
 
-/// An interval longer than any test, around its beginning.
+/// Returns the tallies of an interval that contains every time of a test.
 async fn tallies(store: &dyn Store, step: TallyStep) -> Vec<Tally> {
     let (from, to) = (at(0) - Duration::from_secs(3_600), at(0) + LIMITS.records_retention * 10);
     store.tallies(step, from, to).await.unwrap()
 }
 
-/// What was counted in all intervals, in words: the stage, the source, the subscription, the reason, the count.
+/// Returns the counts of all intervals as strings: the stage, the source, the subscription, the reason, the count.
 async fn counted(store: &dyn Store, step: TallyStep) -> Vec<String> {
     let mut counts: std::collections::BTreeMap<String, u64> = Default::default();
     for Tally { stage, destination, source, subscription, reason, count, .. } in
@@ -26,7 +26,7 @@ async fn counted(store: &dyn Store, step: TallyStep) -> Vec<String> {
     counts.into_iter().map(|(words, count)| format!("{words}: {count}")).collect()
 }
 
-/// As many messages became pending as ended or still are.
+/// Asserts that the messages that became pending have ended or are still pending.
 async fn assert_balanced(store: &dyn Store, after: &str) {
     let pending = store.depth(DESTINATION).await.unwrap().messages;
     for step in TallyStep::ALL {
@@ -103,7 +103,7 @@ pub(crate) async fn counts_each_message_once_however_it_ends(store: &dyn Store) 
         assert_eq!(counted(store, step).await, expected, "{step:?}");
     }
 
-    // Replayed, they end once more. The deliveries of those that were delivered stand.
+    // After a replay, the messages end once more. Deliveries that were delivered stand.
     assert_eq!(replay_all(store).await, (4, 0));
     assert_eq!(replay(store, all(ReplayState::Unmatched), false).await, (1, 0));
     assert_balanced(store, "replayed").await;
@@ -114,7 +114,7 @@ pub(crate) async fn counts_each_message_once_however_it_ends(store: &dyn Store) 
     let counts = counted(store, TallyStep::Minute).await;
     let whole: Vec<&str> =
         counts.iter().map(String::as_str).filter(|words| !words.starts_with("delivery")).collect();
-    // One of those that failed has a delivery that stands: it is delivered now.
+    // One of the failed messages has a delivery that stands: it counts as delivered now.
     let expected = [
         "delivered web: 2",
         "failed web: 4",
@@ -128,7 +128,7 @@ pub(crate) async fn counts_each_message_once_however_it_ends(store: &dyn Store) 
 
 pub(crate) async fn counts_merged_deliveries_by_source(store: &dyn Store) {
     let lease = lease(store).await;
-    // Two messages of two sources; one request carries the first delivery of both.
+    // Two messages of two sources. One request carries the first delivery of each.
     let merged = async |first: &str, second: &str| {
         let second = NewMessage { source: "app".into(), ..message(second) };
         let seqs = [put(store, message(first)).await, put(store, second).await];
@@ -242,7 +242,7 @@ pub(crate) async fn counts_a_repeated_step_once(store: &dyn Store) {
         choice: None,
         now: at(30),
     };
-    // A dry run counts nothing, and what was replayed is pending.
+    // A dry run adds no counts, and the replayed messages are pending.
     assert_eq!(store.replay(&ask).await.unwrap().replayed, 2);
     let ask = ReplayAsk { is_dry_run: false, ..ask };
     assert_eq!(store.replay(&ask).await.unwrap().replayed, 2);
@@ -307,7 +307,7 @@ pub(crate) async fn keeps_counts_by_minute_for_two_days(store: &dyn Store) {
     let seq = put(store, message("a")).await;
     store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
     let days = Duration::from_secs(48 * 60 * 60);
-    // The minute ends at 40 seconds, the hour at 2,800: they are kept from then on.
+    // The minute ends at 40 seconds, the hour at 2,800. Their retention counts from these times.
     let (minute, hour) = (at(40_000) + days, at(2_800_000) + LIMITS.records_retention);
     let moment = Duration::from_millis(1);
     for (now, expected) in

@@ -1,4 +1,4 @@
-//! The delivery engine's side: lease, open, freeze, settle; every change of state, every fence.
+//! The methods that the delivery engine calls: lease, open, freeze, settle; every change of state and every fence.
 
 use super::*;
 use crate::queue::{BrokenMessage, DeliveryState, RequestId};
@@ -7,7 +7,7 @@ fn assert_fenced<T: std::fmt::Debug>(answer: Result<T, WorkError>, what: &str) {
     assert!(matches!(answer, Err(WorkError::Fenced)), "{what}: {answer:?}");
 }
 
-/// Refused in a way that makes the engine look at the message anew, or set it aside.
+/// Asserts an error that makes the engine read the message again, or set it aside.
 fn assert_refused<T: std::fmt::Debug>(answer: Result<T, WorkError>, what: &str) {
     assert!(matches!(answer, Err(WorkError::Fenced | WorkError::Broken(_))), "{what}: {answer:?}");
 }
@@ -16,7 +16,7 @@ fn assert_broken<T: std::fmt::Debug>(answer: Result<T, WorkError>, what: &str) {
     assert!(matches!(answer, Err(WorkError::Broken(_))), "{what}: {answer:?}");
 }
 
-/// A message with one request.
+/// Puts and freezes a message with one request.
 async fn planned(store: &dyn Store, lease: &Lease, id: &str) -> (Seq, FrozenRequest) {
     let seq = put(store, message(id)).await;
     let mut requests =
@@ -26,7 +26,7 @@ async fn planned(store: &dyn Store, lease: &Lease, id: &str) -> (Seq, FrozenRequ
 }
 
 pub(crate) async fn leases_to_one_holder_at_a_time(store: &dyn Store) {
-    // Each lasts 100 ms: who asks when, and the token of the answer.
+    // A lease lasts 100 ms. Each case: the holder that asks, the time, and the token that is returned.
     let cases = [
         ("a", 0, Some(1), "first"),
         ("b", 50, None, "held by another"),
@@ -119,7 +119,7 @@ pub(crate) async fn freezes_requests_in_order(store: &dyn Store) {
     assert_eq!(shown, expected);
     assert_eq!(record.deliveries[2].warnings, ["left out", "\"x\""]);
 
-    // Planned once: another plan changes nothing and shows what there is.
+    // A message is planned once: freezing another plan changes nothing and returns the existing requests.
     let again = store.freeze_one(&lease, seq, plan(vec![])).await.unwrap();
     assert_eq!(again, frozen);
     assert_eq!(super::record(store, "a").await.deliveries.len(), 3);
@@ -138,7 +138,7 @@ pub(crate) async fn ends_a_message_that_needs_no_request(store: &dyn Store) {
         assert!(record.is_done, "{id}");
         let shown = record.unmatched.as_ref().map(|it| (it.reason, it.detail.as_str()));
         assert_eq!(shown, unmatched, "{id}");
-        // Ended: freezing it again shows nothing to do.
+        // Freezing a message that has ended returns no requests.
         assert_eq!(store.freeze_one(&lease, seq, plan(vec![])).await.unwrap(), []);
     }
     assert_eq!(heads(store).await, []);
@@ -150,7 +150,7 @@ pub(crate) async fn schedules_a_retry(store: &dyn Store) {
     for number in [1, 2] {
         let due = at(1_000 * i64::from(number));
         let settlement = settlement(&frozen, number, Consequence::Retry(due));
-        // Repeated, it counts once.
+        // A settlement that is repeated counts once.
         store.settle(&lease, settlement.clone()).await.unwrap();
         store.settle(&lease, settlement).await.unwrap();
         assert_eq!(heads(store).await[0].next_attempt_at, Some(due));
@@ -174,7 +174,7 @@ pub(crate) async fn a_held_request_does_not_start_its_retry_window(store: &dyn S
     store.settle(&lease, settlement(&frozen, 2, Consequence::Retry(at(900)))).await.unwrap();
     let retried = store.open(seq).await.unwrap().unwrap().requests.remove(0);
     assert_eq!((retried.attempts, retried.first_attempt_at), (2, Some(at(20))));
-    // It was tried before, and stays so.
+    // The request was tried before, and that stays recorded.
     let held = Consequence::Hold { first_attempt_at: Some(at(20)) };
     store.settle(&lease, settlement(&frozen, 3, held)).await.unwrap();
     let held = store.open(seq).await.unwrap().unwrap().requests.remove(0);
@@ -200,7 +200,7 @@ pub(crate) async fn an_event_counts_as_tried_before_it_is_sent(store: &dyn Store
         store.settle(&lease, Settlement { now, attempt: None, ..begin }).await.unwrap();
         assert_eq!(begun().await, [(0, Some(at(20)))]);
     }
-    // Other requests may be repeated at any time.
+    // Requests other than events may be repeated at any time, so no attempt begins with the freeze.
     let seq = put(store, message("b")).await;
     let deliveries = plan(vec![delivery("one", Ok(request(0)))]);
     let frozen = store.freeze_one(&lease, seq, deliveries).await.unwrap();
@@ -266,7 +266,7 @@ pub(crate) async fn ends_a_message_with_its_last_delivery(store: &dyn Store) {
     assert_eq!((one.state, &one.failure), (DeliveryState::Delivered, &None));
     assert_eq!((two.state, &two.failure), (DeliveryState::Failed, &Some(refused)));
 
-    // The same settlement is recognized; another attempt at a request that has ended is an error.
+    // A repeated settlement is recognized. Another attempt at a request that has ended is an error.
     store.settle(&lease, delivered).await.unwrap();
     let late = settlement(&frozen[0], 2, Consequence::Retry(at(9)));
     assert_broken(store.settle(&lease, late).await, "ended");
@@ -282,7 +282,7 @@ pub(crate) async fn gives_up_a_request_without_an_attempt(store: &dyn Store) {
         ..settlement(&frozen, 1, Consequence::Failed(expired.clone()))
     };
     store.settle(&lease, given_up.clone()).await.unwrap();
-    // Repeated, because the first answer was lost.
+    // Repeated, as if the response of the store had been lost.
     store.settle(&lease, given_up.clone()).await.unwrap();
     assert!(store.open(seq).await.unwrap().is_none());
     let delivery = record(store, "a").await.deliveries.remove(0);
@@ -333,7 +333,7 @@ pub(crate) async fn sets_a_broken_message_aside(store: &dyn Store) {
     assert_eq!((shown.is_done, states), (true, vec![Delivered, Failed]));
     assert_eq!(shown.deliveries[1].failure, Some(broken(half).failure));
     assert_eq!(shown.deliveries[1].request.as_ref().unwrap().next_attempt_at, None);
-    // They are failed messages like others: replayed, and purged in time.
+    // They are failed messages like any others: they can be replayed, and are purged after their retention.
     assert_eq!(super::replay_all(store).await, (2, 0));
 }
 
@@ -368,7 +368,7 @@ pub(crate) async fn refuses_steps_under_a_lost_lease(store: &dyn Store) {
         !untouched.is_done && untouched.deliveries[0].request.as_ref().unwrap().attempts.is_empty()
     );
 
-    // A lease that is in force, and of another destination, covers neither.
+    // A lease that is in force, but for another destination, covers neither step.
     let deliveries = plan(vec![delivery("one", Ok(request(9)))]);
     assert_broken(store.freeze_one(&other, fresh, deliveries).await, "other destination");
     let delivered = settlement(&frozen, 1, Consequence::Delivered);

@@ -218,7 +218,9 @@ async fn ask(destination: &DestinationConfig) -> Result<Vec<Missing>, String> {
         Err(error) => Err(error.into()),
     };
     if key.map_err(|error| words("/api-key", error))? != Some(true) {
-        return Err("GET /api-key: the answer is not one of Loops: is base_url right?".to_owned());
+        return Err(
+            "GET /api-key: the response does not come from Loops: is base_url right?".to_owned()
+        );
     }
     let (mut record, now) = (CatalogueRecord::default(), SystemClock.now());
     let properties = client.contact_properties(&slot().await).await;
@@ -250,7 +252,7 @@ fn words(path: &str, error: ReadError) -> String {
         ),
         ReadError::Status(status) => format!("GET {path}: Loops answered {status}"),
         ReadError::Unreadable => {
-            format!("GET {path}: the answer is not one of Loops: is base_url right?")
+            format!("GET {path}: the response does not come from Loops: is base_url right?")
         }
         ReadError::Call(error) => format!("GET {path}: {error}"),
     }

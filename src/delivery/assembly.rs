@@ -1,5 +1,5 @@
-//! Assembles the requests to freeze from the plans of a message and its neighbours: which deliveries share a
-//! request, which idempotency key each has, and which are too late to be sent. Pure.
+//! Assembles the requests to freeze from the plans of a message and its neighbours: which deliveries share a request,
+//! which idempotency key each request has, and which deliveries are too late to be sent. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -25,14 +25,14 @@ pub(super) struct Assembly {
 /// A plan whose deliveries were judged by what is known of their contacts.
 pub(super) struct JudgedPlan {
     pub(super) plan: Result<Plan, NewPlan>,
-    /// One for each delivery of the plan.
+    /// One judgement for each delivery of the plan.
     pub(super) judgements: Vec<Judgement>,
     /// For each delivery, the digest of the request before it was judged.
     pub(super) planned: Vec<Option<RequestDigest>>,
 }
 
 impl JudgedPlan {
-    /// The deliveries that are to be sent, with their indices and requests.
+    /// Returns the deliveries to send, with their indices and requests.
     fn sent(&self) -> impl Iterator<Item = (usize, &PlannedDelivery, &Request)> {
         let deliveries = self.plan.as_ref().map_or(&[][..], |plan| &plan.deliveries);
         let judged = deliveries.iter().zip(&self.judgements).enumerate();
@@ -50,7 +50,7 @@ struct Planned {
     seq: Seq,
     judged: JudgedPlan,
     origin: Origin,
-    /// When the message happened, which is no later than when it was received.
+    /// When the message happened, which is never later than its receipt.
     happened_at: Timestamp,
 }
 
@@ -60,7 +60,7 @@ struct Group {
     carries: Vec<DeliveryIndex>,
 }
 
-/// The index of a plan, and the index of a delivery in it.
+/// The index of a plan, and the index of a delivery within it.
 type DeliveryIndex = (usize, usize);
 
 impl Assembly {
@@ -71,17 +71,18 @@ impl Assembly {
         assembly
     }
 
-    /// Whether a neighbour could join.
+    /// Returns whether a neighbour could join.
     pub(super) fn is_open(&self) -> bool {
         self.open.is_some()
     }
 
-    /// Takes a neighbour if its first request joins; otherwise it waits for its own turn.
+    /// Adds a neighbour if its first request joins the open group, and returns whether it did. Otherwise the neighbour
+    /// waits for its own turn.
     pub(super) fn take(&mut self, seq: Seq, plan: JudgedPlan, job: &Job) -> bool {
         let Some(open) = self.open else {
             return false;
         };
-        // A message without requests also waits, since its own turn costs no slot.
+        // A message without requests also waits, because its own turn uses no slot.
         let joins = plan.sent().next().is_some_and(|(_, delivery, request)| {
             delivery.may_merge && self.groups[open].union.would_join(request)
         });
@@ -130,7 +131,7 @@ impl Assembly {
         });
     }
 
-    /// The guards that had something to do, one for each delivery and guard.
+    /// Returns the guards that intervened, one entry for each delivery and guard.
     pub(super) fn guarded(&self) -> Vec<Guard> {
         let plans = self.plans.iter().filter_map(|planned| planned.judged.plan.as_ref().ok());
         let mut guarded = Vec::new();
@@ -154,7 +155,7 @@ impl Assembly {
         let merged = groups.into_iter().filter(|group| group.union.members() > 1);
         let merged: Vec<NewMergedRequest> = merged
             .map(|Group { union, carries }| {
-                // If there is an event, it is the last one.
+                // An event is always the last delivery of a group.
                 let key = carries.last().and_then(|last| plans[last.0].key_of(last.1));
                 let is_redundant = carries.iter().all(|index| plans[index.0].is_redundant(index.1));
                 let request = new_request(union.into_request(), key, None, is_redundant);
@@ -175,7 +176,7 @@ impl Assembly {
 }
 
 impl Planned {
-    /// The key of the merged request whose last delivery this is.
+    /// Returns the idempotency key of the merged request whose last delivery this is.
     fn key_of(&self, delivery: usize) -> Option<String> {
         let delivery = self.judged.plan.as_ref().ok()?.deliveries.get(delivery)?;
         Some(self.origin.key(&delivery.subscription, Purpose::First))
@@ -189,7 +190,7 @@ impl Planned {
         let Self { judged: JudgedPlan { plan, judgements, planned }, origin, happened_at, .. } =
             self;
         let now = clock.now();
-        // A replayed message is meant to be sent now.
+        // For a replayed message, `max_age_s` counts from now.
         let counted_from = if origin.replay > 0 { now } else { happened_at };
         let plan = match plan {
             Ok(plan) => plan,
@@ -280,7 +281,7 @@ mod tests {
     fn max_age_counts_from_the_earlier_of_event_time_and_receipt() {
         let at = |text: &str| text.parse::<Timestamp>().unwrap();
         let (received_at, now) = (at("2026-11-23T12:00:00Z"), at("2026-11-23T12:30:00Z"));
-        // Either the reason why it is not sent, or the time until which it is worth sending.
+        // Returns when the request expires, or why it is not sent.
         let outcome = |happened_at: Option<&str>, replay: u32| {
             let request = Request { endpoint: Endpoint::SendEvent, body: "{}".into() };
             let delivery = PlannedDelivery {

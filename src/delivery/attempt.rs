@@ -22,15 +22,15 @@ use crate::queue::{
 };
 use crate::telemetry::{self, Span, SpanKind, TraceContext, TraceId};
 
-/// What the outcome of a request says besides its own end.
+/// What the outcome of a request shows beyond the fate of its deliveries.
 struct Learning {
     contact: Option<ContactChange>,
     awaiting: Option<Awaiting>,
 }
 
 impl Stepper {
-    /// Sends a request once, and records the outcome. If the lease becomes doubtful, sending is given up, since another
-    /// process may be sending the messages behind it already.
+    /// Sends a request once, and records the outcome. If the lease becomes doubtful, the attempt is abandoned, because
+    /// another process may already be sending later messages.
     pub(super) async fn attempt(
         &self,
         held: &HeldLease,
@@ -60,7 +60,7 @@ impl Stepper {
         let Load { happened_at, is_replay, .. } = load;
         let opt_in = load.opt_in.take();
         let (accepted_at, class) = load.accepted;
-        // Recording the outcome may take long, if the store fails.
+        // The body is not kept in memory while the outcome is recorded, which takes long if the store fails.
         drop(load);
         crash::point("send.after");
         let disposition = match Meaning::of(request.endpoint, &reply) {
@@ -94,12 +94,12 @@ impl Stepper {
         Ok(StepEnd { next, proves_key: disposition.proves_key() })
     }
 
-    /// Begins the trace of an attempt, which links to those in which its messages were accepted, if any was recorded.
+    /// Begins the trace of an attempt, with links to the traces in which its messages were accepted, if there are any.
     pub(super) async fn begin_span(&self, due: Due<'_>, began_at: Timestamp) -> Span {
         if !self.traces.is_on() {
             return Span::default();
         }
-        // A request is sent whether or not its trace can be read.
+        // A request is sent even if the traces cannot be read.
         let carried = self.queue.traces(due.request.id).await.unwrap_or_default();
         let links: Vec<TraceContext> = carried.iter().copied().flatten().collect();
         let mut span = self.traces.linked(|| format!("process {}", self.name), began_at, &links);
@@ -119,7 +119,7 @@ impl Stepper {
         span
     }
 
-    /// Begins the span of the call of an attempt.
+    /// Begins the span of an attempt's HTTP call.
     fn begin_call(&self, span: &Span, due: Due<'_>) -> Span {
         let request = due.request;
         let (method, path) = (request.endpoint.method(), request.endpoint.path());
@@ -138,8 +138,8 @@ impl Stepper {
         self.facts(&destination).facts(endpoint, body)
     }
 
-    /// How an attempt bears on events whose contacts do not exist. Loops' words for it are not part of its contract, so
-    /// it is recognized by the shape of the request and the status; each message waits once.
+    /// Returns the effect of an attempt on events whose contacts do not exist. The wording of Loops' error is not part
+    /// of its contract, so such an event is recognized by its request and the status. Each message waits only once.
     fn awaiting(
         &self,
         due: Due<'_>,
@@ -163,7 +163,7 @@ impl Stepper {
                     && !is_replay =>
             {
                 let until = self.clock.now().checked_add(wait).unwrap_or(Timestamp::MAX);
-                // Afterwards it would be too late to send it.
+                // After its expiry, it would be too late to send the event.
                 let until =
                     due.request.expires_at.map_or(until, |expires_at| until.min(expires_at));
                 Some(Awaiting::Begins { lane, until })
@@ -173,9 +173,9 @@ impl Stepper {
         }
     }
 
-    /// Records that the first attempt at an event is about to begin. If this process ends before the outcome is recorded,
-    /// the next one knows since when Loops may have the event. Not needed if this step froze the event: freezing records
-    /// it too.
+    /// Records that the first attempt at an event is about to begin. If this process ends before it records the
+    /// outcome, the next one knows since when Loops may have the event. Not needed if this step froze the event,
+    /// because freezing records it too.
     pub(super) async fn begin(&self, lease: &Lease, request: RequestId) -> Result<(), WorkError> {
         let consequence = Consequence::Begin;
         let now = self.clock.now();
@@ -195,9 +195,9 @@ impl Stepper {
             .map(|_| ())
     }
 
-    /// Ends a request without sending it, since the destination is in shadow mode. Its slot is used up, so that this takes
-    /// the time that sending would take at least. Somebody else may be changing the contact meanwhile, so nothing that is
-    /// known of it counts any more.
+    /// Ends a request without sending it, because the destination is in shadow mode. The request uses its slot, so that
+    /// deliveries are no faster than if they were sent. Someone else may change the contact in the meantime, so what is
+    /// known of it is forgotten.
     pub(super) async fn shadow(
         &self,
         lease: &Lease,
@@ -228,8 +228,8 @@ impl Stepper {
         Ok(next.into())
     }
 
-    /// Asks Loops whether the key is right, as soon as the rate allows. `None`: by then, another process may hold the lease,
-    /// whose requests Loops counts too.
+    /// Asks Loops whether the key is right, as soon as the rate allows. Returns `None` without asking if the lease is
+    /// doubtful by then: another process may hold it, and its requests count towards the same rate.
     pub(super) async fn probe(&self, held: &HeldLease) -> Option<Reply> {
         let slot = self.client.pacer().slot().await;
         if !held.is_certain() {
@@ -262,8 +262,8 @@ impl Stepper {
         Ok(next.into())
     }
 
-    /// Records the verdict on a request, and counts it. Retries for as long as the store fails: if the outcome
-    /// were lost, the request would be sent again. The lane sends nothing else in the meantime.
+    /// Records the verdict on a request, and counts it. Retries as long as the store fails: if the outcome were lost,
+    /// the request would be sent again. The lane sends nothing else in the meantime.
     async fn conclude(
         &self,
         lease: &Lease,
@@ -299,7 +299,7 @@ impl Stepper {
         let status = reply.result.as_ref().map_or(0, |answer| answer.status);
         let error = match &reply.result {
             Ok(_) if disposition.is_not_of_loops(reply) => Some(format!(
-                "the answer is not one of Loops: check base_url (LOOPS_BASE_URL), {}",
+                "the response does not come from Loops: check base_url (LOOPS_BASE_URL), {}",
                 self.client.shown_url()
             )),
             Ok(_) => None,
@@ -347,7 +347,7 @@ impl Stepper {
     }
 }
 
-/// What an attempt changes about what is known of its contact.
+/// Returns how an attempt changes what is known of its contact.
 fn contact_change(
     due: Due<'_>,
     tried: &Tried<'_>,
@@ -358,12 +358,12 @@ fn contact_change(
     let is_deletion = due.request.endpoint == Endpoint::DeleteContact;
     let learned = |facts: Facts| facts.learn(due.lane, due.request.id, times);
     match (&verdict.consequence, tried.disposition) {
-        // Also if it is unknown whether Loops deleted it.
+        // This includes deletions of which it is unknown whether Loops made them.
         (Consequence::Delivered | Consequence::Failed(_), _) if is_deletion => Some(facts.delete()),
         (Consequence::Delivered, Disposition::Delivered) => {
             Some(ContactChange::Learn(learned(facts)))
         }
-        // Perhaps without the properties in this request.
+        // Loops may have accepted the earlier request without the properties in this one.
         (Consequence::Delivered, Disposition::DeliveredBefore) => {
             Some(ContactChange::Confirm(learned(facts)))
         }

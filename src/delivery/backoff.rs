@@ -11,13 +11,13 @@ pub struct RetryOptions {
     pub min: Duration,
     /// The longest wait.
     pub max: Duration,
-    /// How long after its first attempt a request is retried; Loops keeps idempotency keys for 24 h.
+    /// How long after its first attempt a request is retried. Loops keeps idempotency keys for 24 h.
     pub window: Duration,
 }
 
 impl RetryOptions {
-    /// The wait after attempt number `attempt` (1 for the first): a random one between `min` and a limit that
-    /// doubles with each attempt, so that requests which failed together are not retried together.
+    /// Returns the wait after attempt number `attempt` (1 for the first). It is random, between `min` and a limit that
+    /// doubles with each attempt, so that requests that failed together are not retried together.
     pub fn delay(&self, attempt: u32) -> Duration {
         let doubled = self.min.saturating_mul(2u32.saturating_pow(attempt.clamp(1, 31)));
         let longest = doubled.min(self.max).max(self.min);
@@ -25,8 +25,9 @@ impl RetryOptions {
         self.min + spread.mul_f64(fastrand::f64())
     }
 
-    /// How long to wait for a retry that is due at a time read from disk. If that is longer than the longest wait,
-    /// the clock was set back after the time was written, or the longest wait was shortened: then it is due now.
+    /// Returns how long to wait for a retry whose time was read from disk. If that would be longer than the longest
+    /// wait, the clock was set back after the time was written, or the longest wait was shortened. The retry is then
+    /// due now.
     pub fn wait_for(&self, due_at: Timestamp, now: Timestamp) -> Duration {
         let wait = Duration::try_from(due_at.duration_since(now)).unwrap_or_default();
         if wait > self.max.max(self.min) { Duration::ZERO } else { wait }
@@ -77,7 +78,7 @@ mod tests {
             let wait = OPTIONS.wait_for(due_at.parse().unwrap(), now);
             assert_eq!(wait, Duration::from_secs(seconds), "{due_at}");
         }
-        // Whatever the longest wait is.
+        // A retry may wait longer if the longest wait allows it.
         let slow = RetryOptions { min: Duration::from_secs(7_200), ..OPTIONS };
         let wait = slow.wait_for("2026-11-23T01:00:00Z".parse().unwrap(), now);
         assert_eq!(wait, Duration::from_secs(3_600));

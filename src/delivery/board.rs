@@ -1,4 +1,4 @@
-//! What the engines of a process do at the moment, for people. Engines write it as they go; the process publishes it.
+//! The current activity of a process's engines, for people. Engines write it as they go; the process publishes it.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,11 +13,12 @@ use crate::destination::Destination;
 use crate::loops::Pacer;
 use crate::queue::{Class, Depth, DestinationStatus, PauseReason, PauseStatus};
 
-/// Requests of this time are counted, in parts of this length.
+/// How far back requests are counted.
 const COUNTED: Duration = Duration::from_secs(5 * 60);
+/// Requests are counted in intervals of this length.
 const PART: Duration = Duration::from_secs(10);
 
-/// The engines of a process. Clones share it.
+/// The activities of a process's engines. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Board(Arc<Mutex<BTreeMap<String, Activity>>>);
 
@@ -34,7 +35,7 @@ impl Board {
         activity
     }
 
-    /// The destinations whose leases this process holds.
+    /// Returns the status of each destination whose lease this process holds.
     pub fn read(&self, now: Timestamp) -> BTreeMap<String, DestinationStatus> {
         let all = self.lock();
         let held = all.iter().filter_map(|(name, one)| Some((name.clone(), one.read(now)?)));
@@ -46,7 +47,7 @@ impl Board {
     }
 }
 
-/// What one engine does. Clones share it.
+/// The activity of one engine. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Activity {
     pacer: Arc<Pacer>,
@@ -63,7 +64,7 @@ struct State {
 #[derive(Debug, Default)]
 struct Held {
     pause: Option<(Instant, Obstacle, Instant)>,
-    /// The requests of each part: when it began, and how many.
+    /// For each interval of [`PART`]: when it began, and the number of requests.
     requests: VecDeque<(Instant, u64)>,
     failing: Option<(Instant, u16)>,
     next_retry: Option<Instant>,
@@ -71,12 +72,13 @@ struct Held {
 }
 
 impl Activity {
-    /// The lease was taken, or is no longer held: what was before is over.
+    /// Notes that the lease was taken, or is no longer held. Earlier activity is forgotten.
     pub(super) fn hold(&self, is_held: bool) {
         self.lock().held = is_held.then(Held::default);
     }
 
-    /// Loops answered a request, or did not: `is_final` unless another attempt is to follow. Or it was shadowed.
+    /// Notes an attempt, with or without a response from Loops, or a shadowed request. `is_final` is false if another
+    /// attempt follows.
     pub(super) fn tried(&self, is_final: bool, status: Option<u16>) {
         self.change(|held| {
             let now = Instant::now();
@@ -95,7 +97,7 @@ impl Activity {
         });
     }
 
-    /// The destination is paused, or no longer.
+    /// Notes that the destination is paused, or no longer is.
     pub(super) fn pause(&self, pause: Option<(Obstacle, Instant)>) {
         self.change(|held| {
             let since = held.pause.map_or_else(Instant::now, |(since, ..)| since);
@@ -103,12 +105,12 @@ impl Activity {
         });
     }
 
-    /// When the next message that was tried before is due.
+    /// Notes when the next retry is due.
     pub(super) fn retry_at(&self, at: Option<Instant>) {
         self.change(|held| held.next_retry = at);
     }
 
-    /// How much is pending.
+    /// Notes how much is pending.
     pub(super) fn counted(&self, depth: Depth) {
         self.change(|held| held.depth = Some(depth));
     }

@@ -1,12 +1,13 @@
-//! Keeps the catalogue of a destination: which contact properties, mailing lists and event names there are at Loops.
+//! Keeps the catalogue of a destination: the contact properties, mailing lists and event names that exist at Loops.
 //!
-//! Only the holder of the lease reads it, one request at a time, each with a slot that no message wants; a reading that
-//! has waited [`PATIENCE`] for a slot takes the next one, so that a long backlog does not keep the catalogue from being
-//! read. What was read is stored and becomes part of the destination's planner. If reading fails, the last catalogue
-//! stays in force.
+//! Only the holder of the lease reads it, one request at a time, in slots that no message wants. A reading that has
+//! waited [`PATIENCE`] for a slot takes the next one, so that a long backlog does not keep the catalogue from being
+//! read. The result is stored and becomes part of the destination's planner. If reading fails, the last catalogue stays
+//! in force.
 //!
-//! A catalogue may be older than a property that was created a minute ago. So before anything is left out, changed or
-//! failed because of it, a step asks that the properties are read again, and waits ([`Wishes::trust`](super::wishes::Wishes::trust)).
+//! A catalogue may be older than a property that was created a minute ago. So before a step leaves out, changes or
+//! fails anything because of the catalogue, it asks for the properties to be read again, and waits
+//! ([`Wishes::trust`](super::wishes::Wishes::trust)).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,13 +29,13 @@ use crate::telemetry;
 /// How long a reading waits for a slot that no message wants.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The shortest wait after a failure; it doubles with each further one, up to the time between two readings.
+/// The wait after a failure. It doubles with each further failure, up to the time between two readings.
 const RETRY_WAIT_MIN: Duration = Duration::from_secs(60);
 
-/// The most pages of event names that are read, of fifty names each. A list that goes on is incomplete.
+/// The most pages of event names that are read, of fifty names each. A longer list is incomplete.
 const EVENT_PAGES_MAX: u32 = 40;
 
-/// What is to be asked next.
+/// The next request of a reading.
 #[derive(Debug)]
 enum Next {
     Create,
@@ -44,7 +45,7 @@ enum Next {
     Nothing,
 }
 
-/// Why a reading is not complete.
+/// Why a reading failed.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
     #[error(transparent)]
@@ -53,7 +54,7 @@ enum Failed {
     Store(#[from] WorkError),
 }
 
-/// A reading that goes on request by request.
+/// A reading in progress, made of one request after another.
 #[derive(Debug)]
 pub(super) struct Reading {
     purpose: Purpose,
@@ -82,9 +83,9 @@ impl Reading {
         }
     }
 
-    /// Makes one request; after the last one, stores what was read and puts it in force.
+    /// Makes one request. After the last one, stores the catalogue and puts it in force.
     pub(super) async fn step(mut self, stepper: &Stepper, held: &HeldLease, slot: Slot) -> Self {
-        // Whatever becomes of it, the process that holds the lease now reads it, too.
+        // Nothing is lost: the process that holds the lease now reads the catalogue too.
         if !held.is_certain() {
             return self;
         }
@@ -129,7 +130,7 @@ impl Reading {
             }
             Next::Nothing => {}
         }
-        // The next request may wait for long.
+        // The next request may have to wait long.
         drop(slot);
         if self.is_done() {
             self.keep(stepper, held).await;
@@ -147,7 +148,7 @@ impl Reading {
         }
     }
 
-    /// Notes a failure. If it concerns one part alone, as when an endpoint is not there, the others are read.
+    /// Notes a failure. If it affects only one part, for example a missing endpoint, the other parts are still read.
     fn fail(&mut self, error: ReadError, next: Next) {
         let is_of_part = match &error {
             ReadError::Status(status) => {
@@ -186,7 +187,7 @@ impl Reading {
             property = name,
             kind = kind.as_str(),
             result,
-            "a contact property that Loops lacks was to be created"
+            "tried to create a contact property that Loops lacks"
         );
         let arguments = serde_json::json!({
             "destination": stepper.name, "property": name, "type": kind.as_str(),
@@ -203,7 +204,7 @@ impl Reading {
         self.next = Next::Properties;
     }
 
-    /// Stores what was read, and puts it in force.
+    /// Stores the catalogue, and puts it in force.
     async fn keep(&mut self, stepper: &Stepper, held: &HeldLease) {
         let catalogue = Arc::new(Catalogue::new(self.record.clone()));
         stepper.destination.send_modify(|current| {
@@ -225,7 +226,7 @@ impl Reading {
     }
 }
 
-/// A catalogue as it is stored.
+/// Returns a catalogue as it is stored.
 fn stored(account: i64, record: &CatalogueRecord, now: Timestamp) -> Option<StoredCatalogue> {
     let record = serde_json::to_string(record).ok()?;
     Some(StoredCatalogue { account, kept_at: now, record })
@@ -234,7 +235,7 @@ fn stored(account: i64, record: &CatalogueRecord, now: Timestamp) -> Option<Stor
 /// Decides when the catalogue is read, while this process holds the lease.
 pub(super) struct CatalogueKeeper {
     stepper: Arc<Stepper>,
-    /// When it is read again.
+    /// When the next reading is due.
     due_at: Instant,
     /// The reading that waits for a slot, and since when.
     waiting: Option<(Reading, Instant)>,
@@ -245,12 +246,12 @@ pub(super) struct CatalogueKeeper {
     has_tried: bool,
 }
 
-/// When a reading may take a slot.
+/// The urgency of a reading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
-    /// Before messages.
+    /// It takes a slot before messages.
     Now,
-    /// When no message wants one.
+    /// It takes a slot when no message wants one.
     AfterMessages,
 }
 
@@ -273,7 +274,7 @@ impl CatalogueKeeper {
         keeper
     }
 
-    /// Whether delivery must wait for the first catalogue: mappings name mailing lists by their names.
+    /// Returns whether delivery must wait for the first catalogue: mappings refer to mailing lists by name.
     pub(super) fn comes_first(&self) -> bool {
         let destination = self.stepper.destination.borrow();
         !self.has_tried
@@ -282,7 +283,7 @@ impl CatalogueKeeper {
             && destination.names_lists()
     }
 
-    /// Whether something is to be read now, and how urgent it is.
+    /// Returns how urgent the due reading is; `None` if none is due.
     pub(super) fn turn(&mut self, now: Instant) -> Option<Turn> {
         if self.task.is_some() {
             return None;
@@ -302,7 +303,7 @@ impl CatalogueKeeper {
             self.waiting = Some((Reading::new(purpose, record.unwrap_or_default()), now));
         }
         let (reading, since) = self.waiting.as_ref()?;
-        // A step that waits must not wait for a slow refresh.
+        // A waiting step must not wait for a slow refresh.
         let is_urgent = reading.purpose != Purpose::Refresh
             || self.comes_first()
             || self.stepper.wishes.are_pending();
@@ -312,7 +313,7 @@ impl CatalogueKeeper {
         })
     }
 
-    /// The reading whose next request is to be made.
+    /// Takes the reading whose next request is to be made.
     pub(super) fn take(&mut self) -> Option<Reading> {
         self.waiting.take().map(|(reading, _)| reading)
     }
@@ -321,19 +322,19 @@ impl CatalogueKeeper {
         self.task = Some(task);
     }
 
-    /// Whether this task makes the running request.
+    /// Returns whether this task makes the running request.
     pub(super) fn is_task(&self, task: Id) -> bool {
         self.task == Some(task)
     }
 
-    /// The running request panicked: the reading is lost.
+    /// Notes that the running request panicked: the reading is lost.
     pub(super) fn panicked(&mut self) {
         self.task = None;
         self.stepper.wishes.checked(false);
         self.fail();
     }
 
-    /// Takes a reading back whose request was made.
+    /// Takes a reading back after its request was made.
     pub(super) fn give_back(&mut self, reading: Reading) {
         self.task = None;
         if !reading.is_done() {

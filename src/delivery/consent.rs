@@ -1,4 +1,4 @@
-//! Keeps requests from subscribing people again who left, as far as Loops reported it.
+//! Keeps requests from resubscribing people who left, as reported by Loops.
 
 use jiff::Timestamp;
 
@@ -8,12 +8,12 @@ use crate::js::{Object, Value};
 use crate::queue::OptOut;
 use crate::segment::PersonDigest;
 
-/// Whether a request subscribes its contact, to all mails or to a list.
+/// Returns whether a request subscribes its contact, to all mails or to a list.
 pub(super) fn is_opt_in(endpoint: Endpoint, body: &Object) -> bool {
     !opt_ins(endpoint, body).is_empty()
 }
 
-/// What a request subscribes its contact to: mailing lists, and `None` for all mails.
+/// Returns the subscriptions that a request gives its contact: ids of mailing lists, and `None` for all mails.
 pub(super) fn opt_ins(endpoint: Endpoint, body: &Object) -> Vec<Option<String>> {
     if endpoint == Endpoint::DeleteContact {
         return Vec::new();
@@ -28,17 +28,18 @@ fn lists(body: &Object) -> impl Iterator<Item = (&str, &Value)> {
     lists.into_iter().flat_map(Object::iter)
 }
 
-/// Who left, and how a message stands to that.
+/// The opt-outs that affect a message.
 pub(super) struct Consent {
-    /// Of the people whom the requests of the message would subscribe.
+    /// Opt-outs of the people that the requests of the message would subscribe.
     pub(super) opt_outs: Vec<OptOut>,
     /// When the message happened.
     pub(super) happened_at: Timestamp,
 }
 
 impl Consent {
-    /// Leaves out of a request what subscribes one of these persons again, with a warning for each; returns whether it
-    /// left something out. If the subscription says that it `resubscribe`s, only what happened before the person left.
+    /// Removes from a request the fields that would resubscribe one of these persons, with a warning for each; returns
+    /// whether it removed any. If the subscription has `resubscribe` set, it removes them only from messages that are
+    /// not newer than the opt-out.
     pub(super) fn guard(
         &self,
         persons: &[PersonDigest],
@@ -60,11 +61,11 @@ impl Consent {
             let way = match resubscribe {
                 true => "the message is not newer than that",
                 false => {
-                    "set resubscribe = true in the subscription if newer messages may take that back"
+                    "set resubscribe = true in the subscription if newer messages may undo that"
                 }
             };
             format!(
-                "`{field}` was left out: it would subscribe a person again who left, as Loops reported at {} ({}); {way}",
+                "`{field}` was left out: it would resubscribe a person who left, as Loops reported at {} ({}); {way}",
                 left.at, left.event
             )
         };
@@ -83,7 +84,7 @@ impl Consent {
                 lists.remove(&list);
                 warnings.push(why(&format!("mailingLists.{list}"), left));
             }
-            // An upsert always has them.
+            // An upsert always carries `mailingLists`.
             if lists.is_empty() && endpoint == Endpoint::SendEvent {
                 body.remove("mailingLists");
             }
@@ -109,7 +110,7 @@ mod tests {
         OptOut { user: Some(ADA), email: Some(MAILBOX), list, at: at(second), event }
     }
 
-    /// The body that is sent of a message that happened at 100, and how many warnings it has.
+    /// Returns the body that is sent for a message that happened at 100, and the number of warnings.
     fn guard(
         endpoint: Endpoint,
         persons: &[PersonDigest],

@@ -1,4 +1,4 @@
-//! The meaning of Loops' answers: the one place where they are interpreted.
+//! The meaning of Loops' responses: the one place where they are interpreted.
 
 use std::time::Duration;
 
@@ -6,22 +6,22 @@ use crate::action::Endpoint;
 use crate::loops::{Answer, CallError, Reply};
 use crate::queue::AttemptOutcome;
 
-/// What an attempt has shown.
+/// What an attempt showed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Disposition {
     /// Loops took the request.
     Delivered,
-    /// Loops took it earlier: an attempt before this one used its idempotency key.
+    /// Loops took the request earlier: a previous attempt used its idempotency key.
     DeliveredBefore,
     /// The contact to delete does not exist.
     NothingToDelete,
-    /// Something other than Loops answers every path: the base URL is wrong.
+    /// Something other than Loops responds to every path: the base URL is wrong.
     Misdirected,
-    /// There were too many requests: slow down, and wait as long as Loops asks, if it does.
+    /// There were too many requests. Slow down, and wait as long as Loops asks, if it does.
     Limited(Option<Duration>),
-    /// A retry may succeed: wait at least as long as Loops asks, if it does.
+    /// A retry may succeed. Wait at least as long as Loops asks, if it does.
     Retry(Option<Duration>),
-    /// The key is wrong: nothing can be delivered until it is corrected.
+    /// The key is wrong. Nothing can be delivered until it is corrected.
     Unauthorized {
         /// Loops' message.
         detail: String,
@@ -29,7 +29,7 @@ pub enum Disposition {
     /// Something between us and Loops refuses this request, although Loops accepts the key. It may be a proxy that
     /// temporarily cannot reach Loops, or a firewall that blocks this request permanently.
     Doubtful {
-        /// Its message.
+        /// The message of that proxy or firewall.
         detail: String,
     },
     /// Loops will never take this request.
@@ -43,12 +43,12 @@ pub enum Disposition {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Meaning<'a> {
     Known(Disposition),
-    /// The key must be checked before this reply can be interpreted. If the base URL is wrong, every call gets
-    /// a 404, or a 4xx of another server, which must not be taken for Loops' answer to the request.
+    /// The key must be checked before this reply can be interpreted. If the base URL is wrong, every call gets a 404,
+    /// or a 4xx of another server, which must not be taken for Loops' response to the request.
     NeedsCheck(Unclear<'a>),
 }
 
-/// An answer whose meaning depends on a check of the key.
+/// A response whose meaning depends on a check of the key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unclear<'a> {
     endpoint: Endpoint,
@@ -70,10 +70,10 @@ impl Meaning<'_> {
             200..=299 => match answer.success {
                 Some(true) => Disposition::Delivered,
                 Some(false) => Disposition::Refused { detail: words(answer) },
-                // Something between us and Loops answered: a captive portal, a gateway, a web app.
+                // Something between us and Loops responded: a captive portal, a gateway, a web app.
                 None => Disposition::Retry(answer.retry_after),
             },
-            // A 409 without JSON is a conflict of something between us and Loops, not a known key.
+            // A 409 without JSON comes from something between us and Loops. It does not mean a known key.
             409 if endpoint.takes_idempotency_key() && answer.is_object => {
                 Disposition::DeliveredBefore
             }
@@ -84,15 +84,15 @@ impl Meaning<'_> {
                 return Meaning::NeedsCheck(Unclear { endpoint, answer });
             }
             400..=499 => Disposition::Refused { detail: words(answer) },
-            // 5xx; also 1xx and 3xx, which are not in Loops' contract: something between us and Loops sent
-            // them, and giving up would lose the request.
+            // 5xx. Also 1xx and 3xx, which are not in Loops' contract: something between us and Loops sent them, and
+            // giving up would lose the request.
             _ => Disposition::Retry(answer.retry_after),
         })
     }
 }
 
 impl Unclear<'_> {
-    /// Interprets the answer with the result of the check.
+    /// Interprets the response with the result of the check.
     pub fn checked(self, check: KeyCheck) -> Disposition {
         let Self { endpoint, answer } = self;
         match check {
@@ -109,7 +109,7 @@ impl Unclear<'_> {
 }
 
 impl Disposition {
-    /// Whether no other attempt follows: Loops works, and has taken the request or refused it for good.
+    /// Returns whether no other attempt follows: Loops works, and has taken the request or refused it for good.
     pub fn is_final(&self) -> bool {
         match self {
             Disposition::Delivered
@@ -124,8 +124,8 @@ impl Disposition {
         }
     }
 
-    /// Whether the request is retried because something other than Loops answered: Loops does not redirect, and
-    /// sends no 2xx or 4xx without a JSON object.
+    /// Returns whether the request is retried because something other than Loops responded. Loops does not redirect,
+    /// and sends no 2xx or 4xx without a JSON object.
     pub fn is_not_of_loops(&self, reply: &Reply) -> bool {
         let is_foreign = |status| matches!(status, 100..=399);
         match self {
@@ -137,7 +137,7 @@ impl Disposition {
         }
     }
 
-    /// Whether the answer proves that Loops accepts the key.
+    /// Returns whether the response proves that Loops accepts the key.
     pub fn proves_key(&self) -> bool {
         match self {
             Disposition::Delivered
@@ -152,7 +152,7 @@ impl Disposition {
         }
     }
 
-    /// The outcome of the attempt, for logs and records.
+    /// Returns the outcome of the attempt, for logs and records.
     pub fn outcome(&self) -> AttemptOutcome {
         match self {
             Disposition::Delivered => AttemptOutcome::Delivered,
@@ -176,10 +176,10 @@ pub enum KeyCheck {
     Wrong,
     /// The path or its method does not exist: the base URL is wrong.
     NotFound,
-    /// The answer is not from Loops. Alone, this may be a passing condition, such as a captive portal; after a
+    /// The response does not come from Loops. On its own, this may be temporary, such as a captive portal. After a
     /// request was refused in the same way, it means that the base URL is wrong.
     Foreign,
-    /// Loops cannot be reached, or its answer shows neither.
+    /// Loops cannot be reached, or its response shows neither.
     Unknown,
 }
 
@@ -206,7 +206,7 @@ fn words(answer: &Answer) -> String {
     format!("Loops answered {}", in_words(answer))
 }
 
-/// The status and the message of an answer, for people.
+/// Returns the status and the message of a response, for people.
 pub(super) fn in_words(answer: &Answer) -> String {
     format!("{}: {}", answer.status, answer.message.as_deref().unwrap_or("no message"))
 }
@@ -243,7 +243,7 @@ mod tests {
         disposition
     }
 
-    /// Interprets a reply with the result of a check, if one is needed; also returns whether it is.
+    /// Interprets a reply with the result of a check, if one is needed; also returns whether one is needed.
     fn interpret(endpoint: Endpoint, reply: &Reply, check: KeyCheck) -> (Disposition, bool) {
         match Meaning::of(endpoint, reply) {
             Meaning::Known(disposition) => (disposition, false),

@@ -1,6 +1,7 @@
-//! Hands Loops' webhooks on: Loops sends to one address of an account alone, and others may need them too.
+//! Hands Loops' webhooks on. Loops sends to only one address of an account, and other systems may need the webhooks
+//! too.
 //!
-//! What is to be handed on is in the store until it was, so that a restart loses nothing; it may arrive twice, with the
+//! A webhook stays in the store until it was handed on, so that a restart loses nothing. It may arrive twice, with the
 //! same id. Several processes share the work.
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::telemetry;
 /// How many webhooks are handed on at a time. Loops sends at most ten a second.
 const AT_ONCE: u32 = 8;
 
-/// How long to wait before the store is asked again, if nothing wakes this task, and after a failure.
+/// How long to wait before polling the store again, if nothing wakes this task, and after a failure.
 const WAIT: Duration = Duration::from_secs(5);
 
 /// Hands the webhooks of a destination on.
@@ -35,7 +36,7 @@ pub struct Forwarder<F: ?Sized> {
 }
 
 impl<F: Feedback + ?Sized + 'static> Forwarder<F> {
-    /// `wake` is notified when there is something new.
+    /// Creates a forwarder. `wake` is notified when there is a new webhook.
     pub fn new(
         destination: String,
         client: WebhookClient,
@@ -46,7 +47,7 @@ impl<F: Feedback + ?Sized + 'static> Forwarder<F> {
         Self { destination, client, feedback, clock, wake }
     }
 
-    /// Runs until it is dropped. What is under way then is tried again after the next start.
+    /// Runs until it is dropped. Webhooks that are being sent at that time are sent again after the next start.
     pub async fn run(self) {
         let mut is_failing = false;
         loop {
@@ -55,7 +56,7 @@ impl<F: Feedback + ?Sized + 'static> Forwarder<F> {
             let taken = match taken {
                 Ok(taken) => taken,
                 Err(fault) => {
-                    // The store's own error line has said so.
+                    // The store has logged the error itself.
                     debug!(error = %telemetry::chain(&fault), "no webhook can be handed on");
                     sleep(WAIT).await;
                     continue;
@@ -102,18 +103,18 @@ impl<F: Feedback + ?Sized + 'static> Forwarder<F> {
         while let Some(joined) = sending.join_next().await {
             match joined {
                 Ok((forward, sent)) => failure = self.note(&forward, sent).await.or(failure),
-                // A bug of ours: it is tried again.
+                // A bug of ours: the webhook is tried again.
                 Err(error) => failure = Some(error.to_string()),
             }
         }
         failure
     }
 
-    /// Records what became of one; returns why it failed.
+    /// Records the outcome of one webhook; returns why it failed.
     async fn note(&self, forward: &Forward, sent: Result<u16, CallError>) -> Option<String> {
         let failure = match sent {
             Ok(200..=299) => None,
-            Ok(status) => Some(format!("the answer has the status {status}")),
+            Ok(status) => Some(format!("the response has the status {status}")),
             Err(error) => Some(error.to_string()),
         };
         let age = self.clock.now().duration_since(forward.received_at);

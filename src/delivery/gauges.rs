@@ -31,8 +31,8 @@ pub(super) async fn measure(stepper: &Stepper) -> Infallible {
     }
 }
 
-/// Sets the gauges of a destination for which this process does not deliver: another process may, and two values of
-/// one queue would contradict each other.
+/// Resets the gauges of a destination for which this process does not deliver. Another process may deliver for it, and
+/// two values for one queue would contradict each other.
 pub(super) fn clear(destination: &str) {
     gauge!(telemetry::DESTINATION_PAUSED, "destination" => destination.to_owned()).set(0.0);
     show(destination, |_| (0, Duration::ZERO));
@@ -44,7 +44,7 @@ fn show_held(destination: &str, held: u64) {
 }
 
 async fn count(stepper: &Stepper) {
-    // If the count fails, the gauges keep their values: the steps report that the store fails.
+    // If the count fails, the gauges keep their values. The steps report that the store fails.
     let Ok(depth) = stepper.queue.depth(&stepper.name).await else {
         return;
     };

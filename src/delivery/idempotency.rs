@@ -2,7 +2,7 @@
 
 use sha2::{Digest, Sha256};
 
-/// The part of a key that the message contributes.
+/// The parts of a key that come from the message.
 pub(super) struct Origin {
     /// Name of the source.
     pub(super) source: String,
@@ -11,8 +11,8 @@ pub(super) struct Origin {
     pub(super) replay: u32,
 }
 
-/// Which request a key is for. After a merged request was refused, its parts need keys of their own:
-/// otherwise Loops would take them for the refused request.
+/// The kind of request that a key is for. After a merged request was refused, its parts need keys of their own.
+/// Otherwise Loops would take them for the refused request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// The first request that carries the delivery, alone or merged.
@@ -22,12 +22,12 @@ pub(super) enum Purpose {
 }
 
 impl Origin {
-    /// The key is the same for the same message under the same subscription, so that Loops recognizes the
-    /// event even if our database was lost and Segment sent the message a second time. Each replay has a
-    /// different key, and so has a part: a refused request may have used up the earlier one.
+    /// Returns the key, which is the same for the same message under the same subscription. Loops therefore recognizes
+    /// the event even if our database was lost and Segment sent the message a second time. Each replay has a different
+    /// key, and so has a part: a refused request may have used up the earlier key.
     pub(super) fn key(&self, subscription: &str, purpose: Purpose) -> String {
         let mut hasher = Sha256::new();
-        // With their lengths, so that no two different triples are the same bytes.
+        // Lengths are hashed too, so that no two different triples yield the same bytes.
         for part in [&self.source, &self.message_id, subscription] {
             hasher.update((part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());

@@ -1,7 +1,7 @@
 //! Watches whether Loops accepts the key of a destination, and whether Loops is at its base URL.
 //!
-//! Nothing can be delivered while either is wrong. Instead of failing, requests then wait: the destination
-//! is paused, and the key is checked again and again until Loops accepts it.
+//! Nothing can be delivered while either is wrong. Requests then wait instead of failing: the destination is paused,
+//! and the key is checked again and again until Loops accepts it.
 
 use metrics::gauge;
 use tokio::time::Instant;
@@ -18,18 +18,18 @@ use crate::telemetry;
 /// Whether requests may be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gate {
-    /// They may.
+    /// Requests may be sent.
     Open,
-    /// Not until the running check of the key is done.
+    /// No request may be sent until the running check of the key is done.
     Checking,
-    /// Closed until the next key check.
+    /// No request may be sent before the next check of the key.
     Paused {
-        /// When.
+        /// When the key is checked.
         check_at: Instant,
     },
 }
 
-/// Tracks what Loops' answers reveal about the key of one destination.
+/// Tracks what Loops' responses reveal about the key of one destination.
 pub(super) struct KeyWatch {
     destination: String,
     client: Client,
@@ -37,7 +37,7 @@ pub(super) struct KeyWatch {
     refusals: KeyRefusals,
     is_checking: bool,
     activity: Activity,
-    /// Why it was paused last.
+    /// Why the destination was last paused.
     obstacle: Obstacle,
 }
 
@@ -68,7 +68,7 @@ impl KeyWatch {
         self.is_checking = true;
     }
 
-    /// The check ended without a reply: a pause continues.
+    /// Notes that the check ended without a reply: a pause continues.
     pub(super) fn check_failed(&mut self) {
         self.is_checking = false;
         if self.pause.is_on() {
@@ -77,29 +77,29 @@ impl KeyWatch {
         self.show_pause();
     }
 
-    /// Whether to blame the request itself if the first request of this lane is refused once more as if the key
-    /// were wrong, or by something between us and Loops.
+    /// Returns whether to blame the request itself if the first request of this lane is refused once more, as if the
+    /// key were wrong or by something between us and Loops.
     pub(super) fn is_singled_out(&self, lane: LaneKey) -> bool {
         self.refusals.is_singled_out(lane)
     }
 
-    /// A request was taken, or refused for its contents: the key is right.
+    /// Notes that a request was taken, or refused for its contents: the key is right.
     pub(super) fn proved(&mut self) {
         self.pause.proved();
         self.refusals.proved();
     }
 
-    /// The lane has another first request, or none.
+    /// Notes that the lane has another first request, or none.
     pub(super) fn forget(&mut self, lane: LaneKey) {
         self.refusals.forget(lane);
     }
 
-    /// Something between us and Loops refused the first request of a lane, though Loops accepts the key.
+    /// Notes that something between us and Loops refused the first request of a lane, although Loops accepts the key.
     pub(super) fn doubted(&mut self, lane: LaneKey) {
         self.refusals.refused(lane);
     }
 
-    /// The first request of a lane met an obstacle.
+    /// Notes that the first request of a lane met an obstacle.
     pub(super) fn blocked(&mut self, lane: LaneKey, obstacle: Obstacle) {
         if obstacle == Obstacle::Key {
             self.refusals.refused(lane);
@@ -107,7 +107,7 @@ impl KeyWatch {
         self.stop_for(obstacle);
     }
 
-    /// Takes the reply to a check of the key.
+    /// Interprets the reply to a check of the key.
     pub(super) fn judge(&mut self, reply: &Reply) {
         self.is_checking = false;
         match KeyCheck::of(reply) {
@@ -123,8 +123,7 @@ impl KeyWatch {
             KeyCheck::Wrong if !self.pause.is_on() => self.stop_for(Obstacle::Key),
             KeyCheck::NotFound if !self.pause.is_on() => self.stop_for(Obstacle::BaseUrl),
             KeyCheck::Wrong | KeyCheck::NotFound => self.pause.go_on(),
-            // It is unknown whether the key is right: a pause continues, and without a pause the
-            // deliveries will show.
+            // It is unknown whether the key is right. A pause continues; without one, deliveries will show it.
             KeyCheck::Foreign | KeyCheck::Unknown => {
                 self.warn_unchecked(reply);
                 if self.pause.is_on() {
@@ -141,13 +140,13 @@ impl KeyWatch {
             Ok(answer) if answer.status >= 400 => warn!(
                 destination,
                 status = answer.status,
-                "the API key could not be checked: Loops does not answer as it should at the moment"
+                "the API key could not be checked: Loops is not responding properly at the moment"
             ),
             Ok(answer) => warn!(
                 destination,
                 status = answer.status,
                 base_url = self.client.shown_url(),
-                "the API key could not be checked: the answer is not one of Loops; check base_url (LOOPS_BASE_URL)"
+                "the API key could not be checked: the response does not come from Loops; check base_url (LOOPS_BASE_URL)"
             ),
             Err(fault) => warn!(
                 destination,

@@ -1,5 +1,5 @@
-//! What is known of the contacts of a turn, and what follows from it for the requests of its messages: which of them
-//! would change nothing, and which event would give its contact the address of somebody else.
+//! Applies what is known of the contacts of a turn to the requests of its messages: which requests would change
+//! nothing, which values are older than those at Loops, and which event would give its contact someone else's address.
 
 use std::collections::HashMap;
 
@@ -19,34 +19,34 @@ use crate::queue::{
 };
 use crate::segment::{Digests, LaneKey, PersonDigest, PersonIdKind, PropertyName, PropertyValue};
 
-/// What a request says of its contact.
+/// What a request says about its contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Facts {
     /// The digest of its `userId`, or else of its e-mail address.
     key: PersonDigest,
     /// The digest of its address, if it has a `userId` too.
     email: Option<PersonDigest>,
-    /// Whether the address is the person's own: an event may carry that of somebody else.
+    /// Whether the request is an upsert, whose address is the person's own. An event may carry someone else's.
     is_upsert: bool,
     is_deletion: bool,
-    /// Its properties, among them `userId` and the address, so that there is at least one.
+    /// Its properties, including `userId` and the address, so that there is at least one.
     values: Vec<(PropertyName, PropertyValue)>,
     /// The address beside a `userId`, sealed, if it is to be kept.
     address: Option<Vec<u8>>,
-    /// Whether it has an address, by which Loops creates a contact.
+    /// Whether the request has an address, so that Loops creates the contact if it does not exist.
     has_address: bool,
-    /// Whether it changes what others may change, too: mailing lists and the subscription.
+    /// Whether it changes values that others may change too: mailing lists and the subscription.
     may_resubscribe: bool,
 }
 
-/// The times of a request that Loops accepted, and whom it may bring back.
+/// The times of a request that Loops accepted, and the subscriptions by which it may bring back a person.
 #[derive(Debug, Clone)]
 pub(super) struct Times {
     /// When the attempt began.
     pub(super) started_at: Timestamp,
-    /// When its message happened, if its contact is remembered with that time; else the epoch.
+    /// When its message happened, if contacts are remembered with that time; otherwise the epoch.
     pub(super) happened_at: Timestamp,
-    /// To what it may bring back a person who left.
+    /// The subscriptions to which it may bring back a person who left.
     pub(super) opt_in: Option<OptIn>,
     pub(super) now: Timestamp,
 }
@@ -54,21 +54,21 @@ pub(super) struct Times {
 /// Makes [`Facts`].
 pub(super) struct FactsMaker<'a> {
     pub(super) digests: &'a Digests,
-    /// Differs between accounts at Loops: properties of another one are others.
+    /// Identifies the account at Loops: properties of different accounts have different names.
     pub(super) account: &'a str,
-    /// Differs between mappings: values of another one are never equal.
+    /// Identifies the mapping: values of different mappings are never equal.
     pub(super) revision: &'a str,
     /// Whether addresses are kept for events that have none.
     pub(super) keeps_addresses: bool,
 }
 
 impl FactsMaker<'_> {
-    /// The facts of a request; `None` if it names no contact.
+    /// Returns the facts of a request; `None` if it names no contact.
     pub(super) fn facts(&self, endpoint: Endpoint, body: &Bytes) -> Option<Facts> {
         self.facts_of(endpoint, &object(body)?)
     }
 
-    /// The key of the contact that a request names, and the address beside its `userId`.
+    /// Returns the key of the contact that a request names, and the address beside its `userId`.
     fn contact(&self, body: &Object) -> Option<(PersonDigest, Option<PersonDigest>)> {
         let digest = |kind, name| {
             let text = body.get(name)?.as_str()?;
@@ -101,7 +101,8 @@ impl FactsMaker<'_> {
                     let lists = lists.iter().map(|(list, value)| (list_property(list), value));
                     facts.values.extend(lists.map(|(name, value)| self.value(&name, value)));
                 }
-                // Whether Loops takes a null of an event as one of an upsert is not known: they are never equal.
+                // It is unknown whether Loops treats null in an event as it does in an upsert, so the two are never
+                // equal.
                 (_, Value::Null) if endpoint == Endpoint::SendEvent => {
                     let value = self.digests.property_value(self.revision, name, "");
                     facts.values.push((self.name(name), value));
@@ -125,24 +126,24 @@ impl FactsMaker<'_> {
     }
 }
 
-/// The name by which the membership in a mailing list is known; a contact property cannot have it.
+/// Returns the name under which membership in a mailing list is remembered. No contact property can have this name.
 fn list_property(list: &str) -> String {
     format!("mailingLists.{list}")
 }
 
 impl Facts {
-    /// Whether the request has an address, so that Loops creates the contact if there is none.
+    /// Returns whether the request has an address, so that Loops creates the contact if it does not exist.
     pub(super) fn has_address(&self) -> bool {
         self.has_address
     }
 
-    /// The contact that the request creates if Loops has none.
+    /// Returns the contact that the request creates if Loops does not have it.
     pub(super) fn creation(&self) -> Option<KnownContact> {
         let may_create = self.has_address && !self.is_deletion;
         may_create.then_some(KnownContact { key: self.key, email: self.email })
     }
 
-    /// What is learned once Loops has accepted the request.
+    /// Returns what is learned once Loops has accepted the request.
     pub(super) fn learn(self, lane: LaneKey, request: RequestId, times: Times) -> Learned {
         let Times { started_at, happened_at, opt_in, now } = times;
         let known = |(name, value)| KnownProperty { name, value, at: now, happened_at, request };
@@ -161,18 +162,18 @@ impl Facts {
         }
     }
 
-    /// What follows if it is unknown whether Loops has the request, or which part of it.
+    /// Returns the change if it is unknown whether Loops has the request, or which part of it.
     pub(super) fn forget(self) -> ContactChange {
         ContactChange::Forget(self.key)
     }
 
-    /// What follows if Loops deleted the contact.
+    /// Returns the change if Loops deleted the contact.
     pub(super) fn delete(self) -> ContactChange {
         ContactChange::Delete(self.key)
     }
 }
 
-/// What follows from what is known for a delivery that has a request.
+/// The decision about a delivery that has a request, from what is known of its contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Judgement {
     /// It is sent.
@@ -183,7 +184,7 @@ pub(super) enum Judgement {
     NotNeeded(NotNeeded),
 }
 
-/// Whether an upsert has nothing but the ids of its contact.
+/// Returns whether an upsert has nothing but the ids of its contact.
 fn is_empty(body: &Object) -> bool {
     let has_user = body.get("userId").is_some();
     body.iter().all(|(name, value)| match (name, value) {
@@ -194,7 +195,8 @@ fn is_empty(body: &Object) -> bool {
     })
 }
 
-/// The bodies of a plan's requests, one for each delivery; `None`: there is no request, or it cannot be read.
+/// The bodies of a plan's requests, one for each delivery; `None`: the delivery has no request, or its body cannot be
+/// read.
 pub(super) struct Bodies(Vec<Option<Object>>);
 
 impl Bodies {
@@ -204,13 +206,13 @@ impl Bodies {
     }
 }
 
-/// What is known of the contacts of a turn, as it will be once the requests before have been accepted.
+/// What is known of the contacts of a turn, as it will be once the earlier requests have been accepted.
 pub(super) struct Knowledge<'a> {
     maker: FactsMaker<'a>,
     options: ContactOptions,
     lane: LaneKey,
     now: Timestamp,
-    /// Those that were read; `None`: nothing is known.
+    /// The contacts that were read; `None`: nothing is known of the contact.
     contacts: HashMap<PersonDigest, Option<Contact>>,
     claims: Vec<ContactClaim>,
 }
@@ -225,12 +227,12 @@ impl<'a> Knowledge<'a> {
         Self { maker, options, lane, now, contacts: HashMap::new(), claims: Vec::new() }
     }
 
-    /// The contacts that the requests are about to change; none unless upserts may be skipped.
+    /// Returns the contacts that the requests are about to change; none unless upserts may be skipped.
     pub(super) fn into_claims(self) -> Vec<ContactClaim> {
         self.claims
     }
 
-    /// The contacts of a plan that must be read before it can be judged.
+    /// Returns the contacts of a plan that must be read before it can be judged.
     pub(super) fn unread(&self, bodies: &Bodies) -> Vec<PersonDigest> {
         let known = bodies.0.iter().flatten();
         let keys = known.filter_map(|body| Some(self.maker.contact(body)?.0));
@@ -247,8 +249,8 @@ impl<'a> Knowledge<'a> {
         self.contacts.extend(found.into_iter().map(|contact| (contact.key, Some(contact))));
     }
 
-    /// The people whose opt-outs must be read before a plan is judged: those of its requests, if one of them subscribes
-    /// somebody. Their contacts must have been added.
+    /// Returns the people whose opt-outs must be read before a plan is judged: the people in its requests, if a request
+    /// subscribes someone. Their contacts must have been added.
     pub(super) fn opt_ins(&self, plan: &Plan, bodies: &Bodies) -> Vec<PersonDigest> {
         let mut requests = plan.deliveries.iter().zip(&bodies.0).filter_map(|(delivery, body)| {
             Some((delivery.outcome.as_ref().ok()?.endpoint, body.as_ref()?))
@@ -263,7 +265,7 @@ impl<'a> Knowledge<'a> {
         persons
     }
 
-    /// The digests by which Loops may report what the contact of a request does: those of the request, and that of the
+    /// Returns the digests under which Loops may report events of a request's contact: the ids in the request, and the
     /// address that the contact is known to have.
     fn persons(&self, body: &Object) -> Vec<PersonDigest> {
         let Some((key, email)) = self.maker.contact(body) else { return Vec::new() };
@@ -272,9 +274,9 @@ impl<'a> Knowledge<'a> {
         [Some(key), email, known].into_iter().flatten().collect()
     }
 
-    /// Judges the deliveries of a plan, in order. Leaves out of their requests what the guards and `stale` keep back: another
-    /// person's address, opt-ins of people who left, and values older than those at Loops. A replayed upsert is sent even
-    /// if it changes nothing.
+    /// Judges the deliveries of a plan, in order. Removes from their requests what the guards and `stale` keep back:
+    /// another person's address, opt-ins of people who left, and values older than those at Loops. A replayed upsert is
+    /// sent even if it changes nothing.
     pub(super) fn judge(
         &mut self,
         plan: &mut Plan,
@@ -343,7 +345,7 @@ impl<'a> Knowledge<'a> {
         Judgement::Send
     }
 
-    /// Takes an address out of an event that its contact does not have, as far as is known; returns whether it did.
+    /// Removes the address from an event if the contact is known to have another one; returns whether it did.
     fn guard_address(&self, body: &mut Object, warnings: &mut Vec<String>) -> bool {
         let Some((key, Some(email))) = self.maker.contact(body) else { return false };
         let known = self.contacts.get(&key).and_then(Option::as_ref);
@@ -371,7 +373,7 @@ impl<'a> Knowledge<'a> {
         }
     }
 
-    /// Gives an event that has no address the one that its `userId` has, if it is known; returns whether it did.
+    /// Gives an event without an address the known address of its `userId`; returns whether it did.
     fn link(&self, body: &mut Object) -> bool {
         if self.options.identity != IdentityGuard::Link || body.get("email").is_some() {
             return false;
@@ -386,7 +388,7 @@ impl<'a> Knowledge<'a> {
         true
     }
 
-    /// Removes the values that are older than those at Loops from an upsert, but never the ids of its contact; returns
+    /// Removes values that are older than those at Loops from an upsert, but never the ids of its contact; returns
     /// whether there were any.
     fn leave_out_older(
         &self,
@@ -433,8 +435,8 @@ impl<'a> Knowledge<'a> {
         !older.is_empty()
     }
 
-    /// The newest request by which Loops accepted values of this one; `None` unless it is known that all of them are still
-    /// there.
+    /// Returns the newest request by which Loops accepted values of this request; `None` unless Loops is known to still
+    /// have all of them.
     fn unchanged_since(&self, facts: &Facts) -> Option<RequestId> {
         let contact = self.contacts.get(&facts.key)?.as_ref()?;
         if contact.is_shared || facts.may_resubscribe {
@@ -454,7 +456,8 @@ impl<'a> Knowledge<'a> {
         newest.map(|known| known.request)
     }
 
-    /// How long the values of a contact count: up to a tenth more or less, so that not all contacts are due at once.
+    /// Returns how long the values of a contact are valid. It varies by up to a tenth, so that not all contacts become
+    /// due at once.
     fn kept(&self, PersonDigest(key): PersonDigest) -> SignedDuration {
         let ttl = SignedDuration::try_from(self.options.skip_unchanged_ttl);
         let ttl = ttl.unwrap_or(SignedDuration::MAX);
@@ -462,7 +465,7 @@ impl<'a> Knowledge<'a> {
         ttl.saturating_add((ttl / 1_000).saturating_mul(share))
     }
 
-    /// Takes the request into account that is to be sent.
+    /// Takes a request that is about to be sent into account.
     fn expect(&mut self, endpoint: Endpoint, facts: &Facts) {
         let claim = ContactClaim { key: facts.key, email: facts.email, lane: self.lane };
         if self.options.skip_unchanged == SkipUnchanged::On && !self.claims.contains(&claim) {

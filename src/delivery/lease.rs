@@ -10,7 +10,7 @@ use crate::clock::SharedClock;
 use crate::queue::{Lease, LeaseHolder, LeaseRequest, Unavailable, Work, WorkError};
 use crate::telemetry;
 
-/// Another process holds the lease now: this one must not deliver any more.
+/// Another process holds the lease now. This process must not deliver any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct LeaseLost;
 
@@ -22,7 +22,7 @@ pub(super) struct HeldLease {
     clock: SharedClock,
 }
 
-/// Until when a lease certainly holds, by this process's clocks: by one that stops while the machine sleeps, and by one
+/// Until when a lease certainly lasts, by two clocks of this process: one that stops while the machine sleeps, and one
 /// that goes on, if there is one.
 #[derive(Debug, Clone, Copy)]
 struct Until {
@@ -31,7 +31,7 @@ struct Until {
 }
 
 impl HeldLease {
-    /// Whether it holds without doubt. If its renewal is late, another process may be delivering already.
+    /// Returns whether the lease certainly lasts. If its renewal is late, another process may already be delivering.
     pub(super) fn is_certain(&self) -> bool {
         let Until { awake, with_sleep } = self.until();
         let has_overslept =
@@ -39,7 +39,7 @@ impl HeldLease {
         Instant::now() < awake && !has_overslept
     }
 
-    /// Waits until it no longer holds without doubt.
+    /// Waits until the lease is in doubt.
     pub(super) async fn doubt(&self) {
         while self.is_certain() {
             sleep_until(self.until().awake).await;
@@ -67,7 +67,7 @@ pub(super) enum Asked {
 pub(super) enum WaitReason {
     /// Another process holds the lease.
     HeldByAnother,
-    /// The clock was set: if another process holds the lease, it must be able to renew it first.
+    /// The clock was set. If another process holds the lease, it must get the chance to renew it first.
     ClockWasSet,
 }
 
@@ -78,9 +78,9 @@ pub(super) struct LeaseKeeper {
     pub(super) destination: String,
     /// The name of this process.
     pub(super) holder: String,
-    /// How long the lease holds without renewal.
+    /// How long the lease lasts without renewal.
     pub(super) ttl: Duration,
-    /// The lease of another process as it was seen last, and when it was seen to change.
+    /// The lease of another process as it was last seen, and when it was seen to change.
     pub(super) seen: Mutex<Option<Seen>>,
 }
 
@@ -88,17 +88,17 @@ pub(super) struct LeaseKeeper {
 #[derive(Debug)]
 pub(super) struct Seen {
     holder: LeaseHolder,
-    /// `None`: it did not change since it was seen for the first time.
+    /// `None`: it has not changed since it was first seen.
     changed_at: Option<Instant>,
 }
 
 impl LeaseKeeper {
     /// Takes the lease, unless another process holds it.
     ///
-    /// After the clock was set, every lease on disk looks expired, or written by a wrong clock, until its holder
-    /// has renewed it by the new time. So this process does not ask until a lease of that age would have expired.
-    /// Nor does it ask while it sees another process renew the lease, whatever the clock says by which leases end:
-    /// that of a database is not watched.
+    /// After the clock was set, every lease on disk looks expired, or as if a wrong clock had written it, until its
+    /// holder has renewed it by the new time. So this process does not ask until a lease from before would have
+    /// expired. Nor does it ask while it sees another process renew the lease. It may be the database's clock by which
+    /// leases expire, and nobody watches whether that clock is set.
     pub(super) async fn take(&self) -> Result<Asked, Unavailable> {
         let ask = self.ask();
         if self.clock.was_set_within(self.ttl) {
@@ -114,7 +114,7 @@ impl LeaseKeeper {
         })
     }
 
-    /// Whether another process has taken or renewed the lease within its length, as seen from here.
+    /// Returns whether this process saw another process take or renew the lease less than [`LeaseKeeper::ttl`] ago.
     fn is_being_renewed(&self, holder: Option<LeaseHolder>) -> bool {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let before = seen.take();
@@ -140,7 +140,7 @@ impl LeaseKeeper {
     }
 
     async fn request(&self, ask: LeaseRequest) -> Result<Option<HeldLease>, Unavailable> {
-        // Before it is asked for: it holds from then on, at the latest.
+        // Read before asking, so that the lease lasts at least until then.
         let until = Until {
             awake: Instant::now() + self.ttl,
             with_sleep: self.clock.with_sleep().map(|now| now + self.ttl),
@@ -152,9 +152,10 @@ impl LeaseKeeper {
 
     /// Renews a lease. If the store fails, the lease is not lost yet: the next renewal may succeed.
     ///
-    /// If another process had the lease and gave it back, this one holds a new lease, which is in `held` then,
-    /// but the old one is lost. It is also lost if the renewal was late: much may have happened in the meantime, such as
-    /// that a standby took over whose clock, and so its numbers, are behind what was read.
+    /// If another process had the lease and gave it back, the old lease is lost; this process then holds a new one,
+    /// which is put in `held`. The lease is also lost if the renewal was late. Anything may have happened in the
+    /// meantime: for example, a standby took over whose clock, and therefore its sequence numbers, are behind those
+    /// that were read.
     pub(super) async fn renew(&self, held: &mut HeldLease) -> Result<(), LeaseLost> {
         let is_late = !held.is_certain();
         match self.request(self.ask()).await {
@@ -178,11 +179,11 @@ impl LeaseKeeper {
         }
     }
 
-    /// Gives the lease back, so that another process need not wait for its end.
+    /// Gives the lease back, so that another process need not wait for it to expire.
     pub(super) async fn give_back(&self, lease: &Lease) {
         match self.queue.release(lease).await {
             Ok(()) => info!(destination = self.destination, "lease given back"),
-            // Another process has it, or had it.
+            // Another process has the lease, or had it.
             Err(WorkError::Fenced) => {}
             Err(fault) => warn!(
                 destination = self.destination,
@@ -208,7 +209,7 @@ impl LeaseKeeper {
             WaitReason::ClockWasSet => info!(
                 destination,
                 wait_ms = self.ttl.as_millis() as u64,
-                "the clock was set; waiting before taking the lease, so that another process could renew it"
+                "the clock was set; waiting before taking the lease, so that another process can renew it first"
             ),
         }
     }

@@ -1,4 +1,5 @@
-//! Metrics of a destination's delivery. Finding one by its labels costs more than counting, so each is found once.
+//! Metrics of a destination's delivery. Looking a metric up by its labels costs more than counting, so each is looked
+//! up once.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use crate::queue::{AttemptOutcome, Class};
 use crate::telemetry;
 
-/// Those of one destination.
+/// The metrics of one destination.
 #[derive(Debug)]
 pub(super) struct Meters {
     attempts: [Counter; AttemptOutcome::ALL.len()],
@@ -16,7 +17,7 @@ pub(super) struct Meters {
     retrying: Gauge,
 }
 
-/// A request that waits for Loops' answer, until this is dropped.
+/// Counts a request as waiting for Loops' response until this is dropped.
 #[derive(Debug)]
 pub(super) struct InFlight(Gauge);
 
@@ -56,12 +57,12 @@ impl Meters {
         }
     }
 
-    /// Loops accepted a request of a message that was accepted this long ago.
+    /// Records that Loops accepted a request of a message that was accepted this long ago.
     pub(super) fn delivered(&self, class: Class, after: Duration) {
         self.latency[class.index()].record(after);
     }
 
-    /// Lanes whose first message waits for its next attempt.
+    /// Sets the number of lanes whose first message waits for its next attempt.
     pub(super) fn retrying(&self, lanes: usize) {
         self.retrying.set(lanes as f64);
     }

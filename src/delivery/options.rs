@@ -13,7 +13,7 @@ use crate::telemetry::Traces;
 pub struct EngineOptions {
     /// The name of this process in leases.
     pub holder: String,
-    /// How long a lease holds without renewal.
+    /// How long a lease lasts without renewal.
     pub lease_ttl: Duration,
     /// The most requests in flight at once.
     pub requests_max: usize,
@@ -25,7 +25,7 @@ pub struct EngineOptions {
     pub room: Room,
     /// Makes the digests by which contacts are known.
     pub digests: Digests,
-    /// Where the engines of the process show what they do.
+    /// Where the engines of the process show their activity.
     pub board: Board,
     /// Traces deliveries.
     pub traces: Traces,

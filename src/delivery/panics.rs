@@ -1,8 +1,7 @@
-//! Counts tasks that panicked, so that a bug which one message triggers does not stop its lane for ever.
+//! Counts tasks that panicked, so that a bug that one message triggers does not stop its lane forever.
 //!
-//! A panic is a bug of this program, and it may have a passing cause. So the task is repeated, each time
-//! after a longer wait and without neighbours, which may be to blame. A message that panics every time is
-//! set aside.
+//! A panic is a bug of this program, but its cause may be temporary. So the task is repeated, each time after a longer
+//! wait and without neighbours, which may have caused it. A message whose step panics every time is set aside.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -17,7 +16,7 @@ const PANICS_MAX: u32 = 5;
 const WAIT_MIN: Duration = Duration::from_secs(1);
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// The work of a task that may panic: a step of a message of this lane, or reading the lane (`None`).
+/// The work of a task that may panic: a step of a message in this lane, or reading the lane (`None`).
 pub(super) type Task = (LaneKey, Option<Seq>);
 
 /// How many times in a row each task panicked.
@@ -27,12 +26,12 @@ pub(super) struct Panics {
 }
 
 impl Panics {
-    /// How many times in a row it panicked.
+    /// Returns how many times in a row it panicked.
     pub(super) fn count(&self, task: Task) -> u32 {
         self.counts.get(&task).copied().unwrap_or_default()
     }
 
-    /// If it panicked too often to be repeated, how many times.
+    /// Returns how many times it panicked, if that is too often to repeat it.
     pub(super) fn too_many(&self, task: Task) -> Option<u32> {
         Some(self.count(task)).filter(|count| *count >= PANICS_MAX)
     }

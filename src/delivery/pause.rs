@@ -1,5 +1,5 @@
-//! The pause of a destination whose key Loops refuses: when to check the key again, and how to distinguish a
-//! wrong key from a single request that gets the same answer. Pure but for the time.
+//! The pause of a destination whose key Loops refuses: when to check the key again, and how to tell a wrong key from a
+//! single request that gets the same response. Pure, apart from reading the time.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct Pause {
 }
 
 impl Pause {
-    /// Whether the destination is paused.
+    /// Returns whether the destination is paused.
     pub fn is_on(&self) -> bool {
         self.check_at.is_some()
     }
@@ -38,7 +38,7 @@ impl Pause {
         is_new
     }
 
-    /// The key is still refused, or the check had no result: check again later.
+    /// Continues the pause: the key is still refused, or the check had no result.
     pub fn go_on(&mut self) {
         self.schedule();
     }
@@ -48,12 +48,12 @@ impl Pause {
         self.check_at = None;
     }
 
-    /// A request has shown that the key is right: the next pause starts with the shortest wait.
+    /// Notes that a request has shown that the key is right: the next pause starts with the shortest wait.
     pub fn proved(&mut self) {
         self.wait = Duration::ZERO;
     }
 
-    /// When to check the key again.
+    /// Returns when to check the key again.
     pub fn check_at(&self) -> Option<Instant> {
         self.check_at
     }
@@ -64,12 +64,12 @@ impl Pause {
     }
 }
 
-/// A request, and not the key, is to blame after this many refusals with 401 or 403, each after another request
-/// succeeded with the same key.
+/// After this many refusals with 401 or 403, each after another request succeeded with the same key, the request is to
+/// blame and not the key.
 const REFUSALS_MAX: u32 = 3;
 
-/// The requests that Loops, or a proxy in front of it, refuses as if the key were wrong although others succeed
-/// with the same key. Without this record, one such request would pause the destination for ever.
+/// The requests that Loops, or a proxy in front of it, refuses as if the key were wrong, although others succeed with
+/// the same key. Without this record, one such request would pause the destination forever.
 #[derive(Debug, Default)]
 pub struct KeyRefusals {
     /// How many requests have shown that the key is right.
@@ -85,12 +85,12 @@ struct Refusals {
 }
 
 impl KeyRefusals {
-    /// A request was taken, or refused for its contents: the key is right.
+    /// Notes that a request was taken, or refused for its contents: the key is right.
     pub fn proved(&mut self) {
         self.proofs += 1;
     }
 
-    /// The first request of a lane was refused as if the key were wrong.
+    /// Notes that the first request of a lane was refused as if the key were wrong.
     pub fn refused(&mut self, lane: LaneKey) {
         let proofs = self.proofs;
         let refusals = self.lanes.entry(lane).or_default();
@@ -100,13 +100,13 @@ impl KeyRefusals {
         refusals.proofs = proofs;
     }
 
-    /// Whether to blame the first request of a lane, and not the key, if it is refused again.
+    /// Returns whether to blame the first request of a lane, and not the key, if it is refused again.
     pub fn is_singled_out(&self, lane: LaneKey) -> bool {
         let refusals = self.lanes.get(&lane);
         refusals.is_some_and(|one| one.count >= REFUSALS_MAX && self.proofs > one.proofs)
     }
 
-    /// The lane has another first request, or none.
+    /// Notes that the lane has another first request, or none.
     pub fn forget(&mut self, lane: LaneKey) {
         self.lanes.remove(&lane);
     }

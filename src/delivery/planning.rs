@@ -1,5 +1,5 @@
-//! Planning of a turn: turns a message, and the neighbours behind it that can be merged without loss, into
-//! the requests that are frozen on disk.
+//! Planning of a turn: turns a message, and the neighbours behind it that can be merged without loss, into the requests
+//! that are frozen on disk.
 
 use std::sync::Arc;
 
@@ -30,20 +30,20 @@ use crate::queue::{
 use crate::segment::{LaneKey, Message, PersonDigest};
 use crate::telemetry;
 
-/// What is planned and frozen in a step.
+/// The messages that a step plans and freezes.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Freezing<'a> {
     pub(super) head: &'a Head,
     pub(super) job: &'a Job,
     /// The messages behind it that may be merged with it.
     pub(super) neighbours: &'a [Seq],
-    /// Whether the step sends nothing.
+    /// Whether the destination is in shadow mode, so that the step sends nothing.
     pub(super) is_shadow: bool,
 }
 
 impl Stepper {
-    /// Plans a message and writes its requests to disk, merged with its neighbours where possible. `preparing` is dropped
-    /// once it is planned.
+    /// Plans a message and writes its requests to disk, merged with its neighbours where possible. `preparing` is
+    /// dropped once the message is planned.
     pub(super) async fn freeze(
         &self,
         lease: &Lease,
@@ -77,7 +77,7 @@ impl Stepper {
         };
         crash::point("freeze.after");
         match frozen.hold {
-            // A neighbour may be what there is no room for.
+            // It may be a neighbour that there is no room for.
             Some(_) if !is_alone => {
                 let preparing = Some(self.room.prepare().await);
                 let alone = Freezing { neighbours: &[], ..freezing };
@@ -96,7 +96,7 @@ impl Stepper {
             }
             None => {}
         }
-        // A neighbour is only merged if it has a request, so the first message alone can be unmatched.
+        // A neighbour is merged only if it has a request, so only the first message can be unmatched.
         if let Some(reason) = frozen.unmatched {
             self.count_unmatched(message_id, reason);
         }
@@ -123,14 +123,14 @@ impl Stepper {
         Ok(Prepared::Requests(frozen.requests))
     }
 
-    /// Ends a message that there is no room for, and behind which its person is deleted.
+    /// Ends a message that would have to be held, but is followed by a deletion of its person.
     async fn end_before_deletion(
         &self,
         lease: &Lease,
         head: &Head,
         job: &Job,
     ) -> Result<Prepared, WorkError> {
-        let detail = "it would create a contact, new_contacts_per_day keeps it back, and a later message deletes its person";
+        let detail = "it would create a contact beyond new_contacts_per_day, and a later message deletes the person";
         let unmatched =
             Unmatched { reason: UnmatchedReason::UnknownContact, detail: detail.to_owned() };
         let now = self.clock.now();
@@ -152,7 +152,7 @@ impl Stepper {
         info!(destination = self.name, message_id, reason, "unmatched");
     }
 
-    /// Makes the counts of the guards known before one of them has anything to do.
+    /// Registers the counters of the guards, so that they are shown before a guard first intervenes.
     pub(super) fn register_guards(&self) {
         for guard in Guard::ALL {
             counter!(telemetry::GUARDED, &guard_labels(&self.name, guard)).increment(0);
@@ -162,16 +162,16 @@ impl Stepper {
         }
     }
 
-    /// Plans a message, together with the neighbours behind it that can be merged without loss. The inner error says what
-    /// it must wait for.
+    /// Plans a message, together with the neighbours behind it that can be merged without loss. The inner error says
+    /// what the message must wait for.
     async fn plan_turn(
         &self,
         freezing: Freezing<'_>,
     ) -> Result<Result<PlannedTurn, Prepared>, Unavailable> {
         let Freezing { head, job, neighbours, is_shadow } = freezing;
         let mut message_ids = vec![job.message_id.clone()];
-        // A snapshot: a reload must not wait until the planning is done, and all messages of a turn are planned
-        // with the same subscriptions.
+        // A snapshot, so that a reload need not wait for the planning, and all messages of a turn are planned with the
+        // same subscriptions.
         let destination = Arc::clone(&self.destination.borrow());
         let plan = self.room.turns.decode(job.payload.len(), || self.plan(&destination, job)).await;
         let Some(plan) = self.trusted(&destination, job, plan, is_shadow) else {
@@ -192,11 +192,11 @@ impl Stepper {
             if !assembly.is_open() {
                 break;
             }
-            // A neighbour that was planned before is frozen: nothing may be merged into it or moved ahead
-            // of it. A neighbour that cannot be opened waits for its own turn.
+            // A neighbour that was planned before is frozen: nothing may be merged into it or moved ahead of it. A
+            // neighbour that cannot be opened waits for its own turn.
             let opened = self.queue.open(*seq).await.ok().flatten();
             let Some(job) = opened.filter(|job| !job.is_planned) else { break };
-            // All plans of a turn are in memory at once, so what is merged is small.
+            // All plans of a turn are in memory at once, so their total size is limited.
             bytes += job.payload.len();
             if bytes > LARGE_BYTES {
                 break;
@@ -209,7 +209,7 @@ impl Stepper {
             {
                 break;
             }
-            // What a request teaches has one time, that of its first message.
+            // What is learned from a request gets a single time, that of its first message.
             let teaches = |plan: &Plan| {
                 destination.contact_options().stale == Stale::Skip || subscribes_somebody(plan)
             };
@@ -240,7 +240,7 @@ impl Stepper {
         Ok(Ok(PlannedTurn { merge, message_ids, guarded }))
     }
 
-    /// What is known of contacts, of which none has been read yet.
+    /// Returns the knowledge of contacts, of which none has been read yet.
     fn knowledge<'a>(
         &'a self,
         destination: &'a Destination,
@@ -250,18 +250,19 @@ impl Stepper {
         let facts = self.facts(destination);
         let mut options = destination.contact_options().clone();
         if is_shadow {
-            // Nothing is left out because Loops has it: it may have been shadowed alone, or changed by others, and what
-            // is shadowed must be complete, so that a replay leaves at Loops what it should.
+            // Nothing is left out because Loops is thought to have it: that value may only have been shadowed, or
+            // others may have changed it. Shadowed requests must be complete, so that a replay leaves the right values
+            // at Loops.
             options.skip_unchanged = SkipUnchanged::Off;
             options.stale = Stale::Send;
         }
         Knowledge::new(facts, options, lane, self.clock.now())
     }
 
-    /// How many contacts a merge may create; `None`: it creates none, or any number may be created.
+    /// Returns how many contacts a merge may create; `None` if it creates none, or any number may be created.
     fn cap(&self, destination: &Destination, merge: &NewMerge) -> Option<ContactCap> {
         let per_day = destination.contact_options().new_contacts_per_day;
-        // In shadow mode, nobody is created.
+        // In shadow mode, no contact is created.
         if per_day == 0 || merge.is_shadow {
             return None;
         }
@@ -280,7 +281,7 @@ impl Stepper {
         (!creations.is_empty()).then_some(ContactCap { per_day, creations })
     }
 
-    /// Judges a plan, for which it reads what is known of its contacts.
+    /// Reads what is known of the contacts of a plan, and judges its deliveries.
     async fn judge(
         &self,
         destination: &Destination,
@@ -321,8 +322,8 @@ impl Stepper {
         Ok(JudgedPlan { plan: Ok(plan), judgements, planned })
     }
 
-    /// The plan of a message, once the catalogue that it depends on may be relied on; `None`: it must be planned again
-    /// later. In shadow mode, nothing is created at Loops: what would be counts as there.
+    /// Returns the plan of a message once the catalogue that it depends on can be trusted; `None` if the message must
+    /// be planned again later. In shadow mode, no property is created at Loops; a missing property counts as existing.
     fn trusted(
         &self,
         destination: &Destination,
@@ -356,7 +357,7 @@ impl Stepper {
         }
     }
 
-    /// Sends nothing of people who were erased less than `erased_block_days` ago, but their deletion.
+    /// Drops all deliveries except deletions for people who were erased less than `erased_block_days` ago.
     async fn block_erased(
         &self,
         destination: &Destination,
@@ -380,14 +381,15 @@ impl Stepper {
         plan.deliveries.retain(is_deletion);
         if plan.deliveries.is_empty() {
             let detail = format!(
-                "its person was erased at {at}, and erased_block_days keeps later messages from being sent for {days} days"
+                "the person was erased at {at}, and erased_block_days blocks later messages for {days} days"
             );
             plan.unmatched = Some(Unmatched { reason: UnmatchedReason::Erased, detail });
         }
         Ok(())
     }
 
-    /// Sends nothing of people whom Loops is not known to have but their deletion, where no contact may be created.
+    /// Where no contact may be created, drops all deliveries except deletions for people that Loops is not known to
+    /// have.
     async fn block_unknown(
         &self,
         destination: &Destination,
@@ -406,7 +408,7 @@ impl Stepper {
         }
         plan.deliveries.retain(|delivery| delivery.action == ActionKind::DeleteContact);
         if plan.deliveries.is_empty() {
-            let detail = "Loops is not known to have its contact, and new_contacts = \"known_only\" creates none: load an export of the audience (segment-loops known FILE), or wait until Loops reports the contact, and replay the message";
+            let detail = "Loops is not known to have the contact, and new_contacts = \"known_only\" does not create it: load an export of the audience (segment-loops known FILE), or wait until Loops reports the contact, and replay the message";
             let reason = UnmatchedReason::UnknownContact;
             plan.unmatched = Some(Unmatched { reason, detail: detail.to_owned() });
         }
@@ -431,8 +433,8 @@ impl Stepper {
             plan.deliveries.retain(|delivery| job.replay.wants(&delivery.subscription));
             if plan.deliveries.is_empty() && plan.unmatched.is_none() {
                 let detail = match job.replay.is_before_deletion {
-                    true => "its person was deleted at Loops after it was accepted",
-                    false => "no subscription that it was replayed for takes it now",
+                    true => "the person was deleted at Loops after the message was accepted",
+                    false => "none of the subscriptions it was replayed for takes it now",
                 };
                 let reason = UnmatchedReason::Replay;
                 plan.unmatched = Some(Unmatched { reason, detail: detail.to_owned() });
@@ -449,9 +451,9 @@ impl Stepper {
     }
 }
 
-/// What planning came to.
+/// The result of planning.
 pub(super) enum Prepared {
-    /// The requests of the message, which are on disk; none: it has ended.
+    /// The requests of the message, which are on disk; empty if it has ended.
     Requests(Vec<FrozenRequest>),
     /// The message must wait for the catalogue.
     NotYet,
@@ -464,9 +466,9 @@ pub(super) enum Prepared {
 /// A message and its neighbours, planned.
 struct PlannedTurn {
     merge: NewMerge,
-    /// Their ids, in the order of the plans.
+    /// The message ids, in the order of the plans.
     message_ids: Vec<String>,
-    /// The guards that had something to do, one for each delivery and guard.
+    /// The guards that intervened, one entry for each delivery and guard.
     guarded: Vec<Guard>,
 }
 
@@ -482,7 +484,7 @@ struct Failed {
     reason: FailureReason,
 }
 
-/// The deliveries of a merge that end without a request.
+/// Returns the deliveries of a merge that end without a request.
 fn failed(merge: &NewMerge, message_ids: &[String]) -> Vec<Failed> {
     let mut failed = Vec::new();
     for ((_, plan), message_id) in merge.plans.iter().zip(message_ids) {
@@ -490,7 +492,7 @@ fn failed(merge: &NewMerge, message_ids: &[String]) -> Vec<Failed> {
             Some(Failed {
                 message_id: message_id.clone(),
                 subscription: delivery.subscription.clone(),
-                // Without an action, the message could not be read, which is logged where it is found.
+                // A delivery without an action means an unreadable message, which was logged where it was found.
                 action: delivery.action?,
                 reason: delivery.outcome.failure()?.reason,
             })
@@ -499,7 +501,7 @@ fn failed(merge: &NewMerge, message_ids: &[String]) -> Vec<Failed> {
     failed
 }
 
-/// The deliveries of a merge that need no request.
+/// Returns the deliveries of a merge that need no request.
 fn not_needed(merge: &NewMerge) -> Vec<(ActionKind, NotNeededReason)> {
     let deliveries = merge.plans.iter().flat_map(|(_, plan)| &plan.deliveries);
     let found = deliveries.filter_map(|delivery| match &delivery.outcome {
@@ -509,7 +511,7 @@ fn not_needed(merge: &NewMerge) -> Vec<(ActionKind, NotNeededReason)> {
     found.collect()
 }
 
-/// Whether a request of a plan subscribes its contact, to all mails or to a list.
+/// Returns whether a request of a plan subscribes its contact, to all mails or to a list.
 fn subscribes_somebody(plan: &Plan) -> bool {
     let mut requests = plan.deliveries.iter().filter_map(|delivery| delivery.outcome.as_ref().ok());
     requests

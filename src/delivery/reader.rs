@@ -1,9 +1,9 @@
 //! Reads the heads of pending messages into the lanes, class by class.
 //!
-//! The order within a lane depends on this file. Each class has a cursor of its own, so a message may be
-//! read before an earlier one of its lane that belongs to another class. After each read, the lanes
-//! therefore learn up to which sequence number the messages of *all* classes are known; they work on a
-//! later message only after reading its lane up to that message.
+//! The order within a lane depends on this file. Each class has its own cursor, so a message may be read before an
+//! earlier one of its lane that belongs to another class. After each read, the lanes therefore learn up to which
+//! sequence number the messages of *all* classes are known. They work on a later message only after reading its lane up
+//! to that message.
 
 use tracing::error;
 
@@ -11,13 +11,13 @@ use super::lanes::Lanes;
 use crate::queue::{Class, PendingAsk, Seq, Work};
 use crate::telemetry;
 
-/// Heads of each class read from the store at once.
+/// The most heads of a class that are read from the store at once.
 const PAGE: u32 = 5_000;
 
-/// Heads of each class held in memory; the rest stay in the store until there is room.
+/// The most heads of a class that are kept in memory. The rest stay in the store until there is room.
 const HEADS_MAX: usize = 100_000;
 
-/// Up to where each class was read.
+/// How far each class was read.
 #[derive(Debug)]
 pub(super) struct Reader {
     cursors: [Cursor; Class::COUNT],
@@ -27,7 +27,7 @@ pub(super) struct Reader {
 struct Cursor {
     /// The last sequence number that was read.
     read_through: Seq,
-    /// Whether the store may hold more messages behind it.
+    /// Whether the store may have more messages after it.
     may_have_more: bool,
 }
 
@@ -44,13 +44,13 @@ impl Reader {
         self.cursors.iter_mut().for_each(|cursor| cursor.may_have_more = true);
     }
 
-    /// Whether the store may hold more messages for which the lanes have room.
+    /// Returns whether the store may have more messages that the lanes have room for.
     pub(super) fn wants_more(&self, lanes: &Lanes) -> bool {
         let wants = |class: Class| self.cursors[class.index()].may_have_more;
         Class::ALL.into_iter().any(|class| wants(class) && has_room(lanes, class))
     }
 
-    /// Reads a page of each class that has room, if the store may hold more.
+    /// Reads a page of each class that has room, if the store may have more messages.
     pub(super) async fn read(&mut self, queue: &dyn Work, destination: &str, lanes: &mut Lanes) {
         if !self.wants_more(lanes) {
             return;
@@ -78,8 +78,8 @@ impl Reader {
         }
     }
 
-    /// What to read next. All classes are read in one snapshot: otherwise a message could overtake an
-    /// earlier one of its lane that belongs to another class.
+    /// Returns what to read next. All classes are read in one snapshot. Otherwise a message could overtake an earlier
+    /// one of its lane that belongs to another class.
     fn ask(&self, lanes: &Lanes) -> [PendingAsk; Class::COUNT] {
         Class::ALL.map(|class| PendingAsk {
             after: self.cursors[class.index()].read_through,
@@ -87,7 +87,7 @@ impl Reader {
         })
     }
 
-    /// The sequence number up to which the messages of all classes are known; `None`: the last read reached
+    /// Returns the sequence number up to which the messages of all classes are known; `None` if the last read reached
     /// the end of every class.
     fn known_through(&self) -> Option<Seq> {
         let cut_off = self.cursors.iter().filter(|cursor| cursor.may_have_more);
@@ -96,19 +96,19 @@ impl Reader {
 }
 
 impl Cursor {
-    /// Moves behind the messages that a read with this limit found.
+    /// Moves the cursor past the messages that a read with this limit found.
     ///
-    /// The store may hold more if the page is full, or if the limit was zero. The latter is the zero-limit
-    /// rule: a class without room was not read, so it may hold a message that precedes one just read of
-    /// another class, even if an earlier read had reached its end. It is known only up to its cursor, or
-    /// the later message would overtake the earlier one.
+    /// The store may have more if the page is full, or if the limit was zero. The latter is the zero-limit rule: a
+    /// class without room was not read, so it may have a message that precedes one just read of another class, even if
+    /// an earlier read had reached its end. Such a class is known only up to its cursor. Otherwise the later message
+    /// would overtake the earlier one.
     fn advance(&mut self, limit: u32, found: impl ExactSizeIterator<Item = Seq>) {
         self.may_have_more = limit == 0 || found.len() >= limit as usize;
         self.read_through = found.last().unwrap_or(self.read_through);
     }
 }
 
-/// Whether the lanes can take a whole page of a class.
+/// Returns whether the lanes can take a whole page of a class.
 fn has_room(lanes: &Lanes, class: Class) -> bool {
     lanes.len(class) + PAGE as usize <= HEADS_MAX
 }
@@ -117,7 +117,7 @@ fn has_room(lanes: &Lanes, class: Class) -> bool {
 mod tests {
     use super::*;
 
-    /// Reads with these limits, where the classes have these messages pending behind their cursors.
+    /// Reads with these limits from classes with these messages pending after their cursors.
     fn known_through(
         reader: &mut Reader,
         limits: [u32; Class::COUNT],
@@ -145,7 +145,7 @@ mod tests {
     fn a_class_without_room_is_known_only_up_to_its_cursor() {
         let mut reader = Reader::default();
         assert_eq!(known_through(&mut reader, [9; 3], [&[1], &[2], &[3, 4]]), None);
-        // Message 5 is pending in the class that is not read: nothing behind it may overtake it.
+        // Message 5 is pending in the class that is not read: no later message may overtake it.
         assert_eq!(known_through(&mut reader, [9, 9, 0], [&[6], &[7], &[5]]), Some(4));
         assert_eq!(known_through(&mut reader, [9; 3], [&[], &[], &[5]]), None);
     }

@@ -1,8 +1,8 @@
 //! The memory of messages that are being delivered.
 //!
-//! A step may wait for as long as Loops takes to answer, with its request in memory. Small messages are bounded by the number
-//! of steps at a time. Of large ones, each destination has only a few in memory: the lanes of the others wait (see
-//! [`Lanes`](super::lanes::Lanes)), and small messages go on.
+//! A step may have to wait for Loops' response with its request in memory. The number of concurrent steps bounds the
+//! memory of small messages. Each destination keeps only a few large messages in memory at a time: the lanes of the
+//! other large messages wait (see [`Lanes`](super::lanes::Lanes)), while small messages go on.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::large::{LARGE_BYTES, Turns};
 
-/// How many messages are opened and planned at a time. A planned message is short, but what it is decoded to is not.
+/// How many messages are opened and planned at a time. A message is short, but its decoded form is not.
 const PREPARED_MAX: usize = 4;
 
-/// How many large messages of a destination are in memory at a time, whatever their length, so that the longest have the
-/// same chance. If Loops answers within 400 ms, that is enough for its usual rate of 10 a second.
+/// How many large messages of a destination are in memory at a time. Their length does not matter, so that the longest
+/// get the same chance. If Loops responds within 400 ms, that is enough for its usual rate of 10 a second.
 pub(super) const LARGE_MAX: usize = 4;
 
-/// The room for preparing messages, in all destinations of the process. Its clones share it.
+/// The room for preparing messages, for all destinations of the process. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Room {
     prepared: Arc<Semaphore>,
@@ -31,12 +31,12 @@ pub(super) struct Preparing {
 }
 
 impl Room {
-    /// An empty room, where large messages take these turns to be decoded.
+    /// Creates an empty room in which large messages take these turns to be decoded.
     pub fn new(turns: Turns) -> Self {
         Self { prepared: Arc::new(Semaphore::new(PREPARED_MAX)), turns }
     }
 
-    /// Waits until a message may be opened and planned. Deadlocks if all callers already hold such a right.
+    /// Waits until a message may be opened and planned. Deadlocks if all callers already hold that right.
     pub(super) async fn prepare(&self) -> Preparing {
         // The semaphore is never closed.
         Preparing { _permit: Arc::clone(&self.prepared).acquire_owned().await.ok() }
@@ -54,7 +54,7 @@ pub(super) struct Place {
 }
 
 impl LargeRoom {
-    /// Returns a place, unless all are taken.
+    /// Takes a place; `None` if all are taken.
     pub(super) fn take(&self) -> Option<Place> {
         let permit = Arc::clone(&self.0).try_acquire_owned().ok()?;
         Some(Place { _permit: permit })
@@ -67,7 +67,7 @@ impl Default for LargeRoom {
     }
 }
 
-/// Whether a message of this many bytes needs a [`Place`].
+/// Returns whether a message of this many bytes needs a [`Place`].
 pub(super) fn is_large(bytes: usize) -> bool {
     bytes > LARGE_BYTES
 }

@@ -1,5 +1,4 @@
-//! The contacts about which Loops was asked. That Loops does not have a contact is remembered for a while, in this
-//! process.
+//! The contacts about which Loops was asked. This process remembers for a while that Loops does not have a contact.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +9,10 @@ use tokio::time::Instant;
 use crate::queue::KnownContact;
 use crate::segment::PersonDigest;
 
-/// The most contacts that are remembered; then all are forgotten, and are asked about once more.
+/// The most contacts that are remembered. When there are more, all are forgotten, and Loops is asked again.
 const SOUGHT_MAX: usize = 100_000;
 
-/// How long Loops counts as not having a contact after it said so: somebody else may create it.
+/// How long a contact counts as absent after Loops said so. It is not forever, because someone else may create it.
 const ABSENT_FOR: Duration = Duration::from_secs(10 * 60);
 
 /// The contacts that Loops was asked about, except those that it has.
@@ -22,9 +21,9 @@ pub(super) struct SoughtBefore(Mutex<HashMap<PersonDigest, Finding>>);
 
 #[derive(Debug, Clone, Copy)]
 enum Finding {
-    /// Loops did not have it at this time, as far as it said.
+    /// Loops said at this time that it does not have the contact.
     Absent(Instant),
-    /// Loops gave no answer.
+    /// Loops gave no usable response.
     Unanswered {
         /// When it was first asked.
         first: Instant,
@@ -45,7 +44,7 @@ impl SoughtBefore {
         self.note(key, Finding::Absent(Instant::now()));
     }
 
-    /// Notes that Loops gave no answer; returns for how long and how many times in a row.
+    /// Notes that Loops gave no usable response; returns for how long and how many times in a row.
     pub(super) fn unanswered(&self, key: PersonDigest) -> (Duration, u32) {
         let before = self.lock().get(&key).copied();
         let (first, count) = match before {
@@ -73,7 +72,7 @@ impl SoughtBefore {
     }
 }
 
-/// A contact that Loops is to be asked about.
+/// A contact that Loops must be asked about.
 pub(super) struct Sought {
     pub(super) contact: KnownContact,
     pub(super) user: Option<String>,

@@ -26,8 +26,8 @@ use crate::telemetry;
 const CATALOGUE_WAIT: Duration = Duration::from_millis(200);
 
 impl Stepper {
-    /// Makes one step; a large message needs a place, which the step takes unless it is given. The slot is given back
-    /// unused when there is nothing to send.
+    /// Makes one step. A large message needs a place, which the step takes unless it is given one. If there is nothing
+    /// to send, the slot is given back unused.
     pub(super) async fn step(
         &self,
         held: &HeldLease,
@@ -62,7 +62,7 @@ impl Stepper {
     ) -> Result<StepEnd, WorkError> {
         let lease = &held.lease;
         let seq = turn.head.seq;
-        // A reload counts from the next step on.
+        // A reload takes effect with the next step.
         let is_shadow = self.destination.borrow().is_shadow();
         let mut preparing = Some(self.room.prepare().await);
         let began_at = self.clock.now();
@@ -75,7 +75,7 @@ impl Stepper {
             let Some(place) = place.or_else(|| self.large.take()) else {
                 return Ok(Next::NoRoom.into());
             };
-            // It may wait long for its turn to be decoded, and small messages must not wait for it.
+            // A large message may wait long for its turn to be decoded. Small messages must not wait for it.
             preparing = None;
             neighbours = &[];
             Some(place)
@@ -107,7 +107,7 @@ impl Stepper {
             Some(request) if !is_shadow => self.opt_in(&job, request).await?,
             _ => None,
         };
-        // Loops may take its time to answer, and many messages may be at that point: only the request at hand is kept.
+        // Loops may be slow to respond, and many messages may be at this point, so only the current request is kept.
         job.payload = Bytes::new();
         let is_last = requests.len() == 1;
         let Some(mut request) = requests.into_iter().next() else {
@@ -139,14 +139,14 @@ impl Stepper {
             self.begin(lease, request.id).await?;
         }
         let span = self.begin_span(due, began_at).await;
-        // The store was slow, or the process was suspended: another process may be delivering.
+        // If the store was slow or the process was suspended, another process may be delivering by now.
         if !held.is_certain() {
             return Ok(Next::Again.into());
         }
         self.attempt(held, due, load, slot, span).await
     }
 
-    /// When a message happened, if its contact is remembered with that time; else the epoch.
+    /// Returns when a message happened, if contacts are remembered with that time; otherwise the epoch.
     fn learned_at(&self, job: &Job) -> Timestamp {
         match self.destination.borrow().contact_options().stale {
             Stale::Skip => job.happened_at(job.message().and_then(|message| message.timestamp())),
@@ -154,9 +154,9 @@ impl Stepper {
         }
     }
 
-    /// To what a request may bring back a person who left: all that it subscribes the person to in the name of a
-    /// subscription that may take an opt-out back. What it does for another subscription was frozen before the opt-out was
-    /// known, and is no reason to forget it.
+    /// Returns the subscriptions to which a request may bring back a person who left: those that it gives the person in
+    /// the name of a subscription that may undo an opt-out. Anything it does for another subscription was frozen before
+    /// the opt-out was known, and is no reason to forget the opt-out.
     async fn opt_in(
         &self,
         job: &Job,
@@ -182,7 +182,7 @@ impl Stepper {
             lists.sort_unstable();
             lists.dedup();
         }
-        // No message that is merged into it and subscribes somebody happened before this one.
+        // Of the messages merged into the request that subscribe someone, none happened before this one.
         let at = job.happened_at(job.message().and_then(|message| message.timestamp()));
         Ok((!lists.is_empty()).then_some(OptIn { lists, at }))
     }

@@ -1,4 +1,4 @@
-//! What the steps of a destination share, and how a step ends.
+//! The state that the steps of a destination share, and how a step ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +52,7 @@ pub(super) struct Stepper {
     pub(super) room: Room,
     pub(super) large: LargeRoom,
     pub(super) activity: Activity,
-    /// What the steps want of the catalogue.
+    /// What the steps need from the catalogue.
     pub(super) wishes: Wishes,
     pub(super) traces: Traces,
     pub(super) meters: Meters,
@@ -60,17 +60,17 @@ pub(super) struct Stepper {
     pub(super) sought: SoughtBefore,
 }
 
-/// The body of a request, and its place in memory if its message is large. Kept apart from the request, so that it can be
-/// dropped before the outcome is recorded.
+/// The body of a request, and its place in memory if its message is large. It is separate from the request, so that it
+/// can be dropped before the outcome is recorded.
 pub(super) struct Load {
     pub(super) body: Bytes,
-    /// When its message happened, if its contact is remembered with that time; else the epoch.
+    /// When its message happened, if contacts are remembered with that time; otherwise the epoch.
     pub(super) happened_at: Timestamp,
-    /// To what it may bring back a person who left.
+    /// The subscriptions to which it may bring back a person who left.
     pub(super) opt_in: Option<OptIn>,
     /// Whether its message is replayed.
     pub(super) is_replay: bool,
-    /// When its message was accepted, and as what.
+    /// When its message was accepted, and in which class.
     pub(super) accepted: (Timestamp, Class),
     pub(super) _place: Option<Place>,
 }
@@ -87,7 +87,7 @@ pub(super) struct StepEnd {
 /// Why no retry can deliver a message.
 #[derive(Clone, Copy)]
 pub(super) enum Hopeless<'a> {
-    /// Its records are broken: this is the store's error.
+    /// Its records are broken. Holds the store's error.
     Broken(&'a BrokenRecords),
     /// Its step panicked this many times in a row.
     Panics(u32),
@@ -104,7 +104,7 @@ impl Hopeless<'_> {
             }
         };
         format!(
-            "{cause}: some of its requests may have reached Loops, and a replay makes all of them again"
+            "{cause}: some of its requests may have reached Loops, and a replay sends all of them again"
         )
     }
 }
@@ -116,8 +116,8 @@ impl From<Next> for StepEnd {
 }
 
 impl Stepper {
-    /// Ends a message that no retry can deliver, since it would block its lane for ever. It is unknown what
-    /// became of the requests that were sent.
+    /// Ends a message that no retry can deliver, because it would block its lane forever. The outcome of requests that
+    /// were sent is unknown.
     pub(super) async fn set_aside(
         &self,
         lease: &Lease,
@@ -178,7 +178,7 @@ impl Stepper {
         }
     }
 
-    /// The messages that are held, with their lanes; repeats the read until the store works.
+    /// Returns the held messages with their lanes. Repeats the read until the store works.
     pub(super) async fn recall(&self) -> Vec<(Seq, LaneKey)> {
         loop {
             match self.queue.held_lanes(&self.name).await {
@@ -193,7 +193,7 @@ impl Stepper {
         }
     }
 
-    /// The question which messages that are held may go on.
+    /// Builds the query for held messages that may go on.
     pub(super) fn holds_ask(&self, limit: u32) -> HoldsAsk {
         let destination = Arc::clone(&self.destination.borrow());
         let options = destination.contact_options();
@@ -205,12 +205,12 @@ impl Stepper {
         HoldsAsk { now: self.clock.now(), per_day: is_capped.then_some(per_day), limit }
     }
 
-    /// Tells teams at Loops apart in the store.
+    /// Returns the number that identifies the team at Loops in the store.
     pub(super) fn account(&self) -> i64 {
         self.digests.property_name(self.client.account()).0
     }
 
-    /// Reads what requests say of their contacts, as a destination is configured.
+    /// Returns the reader of what requests say about their contacts, for the destination's configuration.
     pub(super) fn facts<'a>(&'a self, destination: &'a Destination) -> FactsMaker<'a> {
         FactsMaker {
             digests: &self.digests,

@@ -19,7 +19,7 @@ impl Stop {
         self.token.cancel();
     }
 
-    /// Whether the order was given.
+    /// Returns whether the order was given.
     pub(super) fn is_ordered(&self) -> bool {
         self.token.is_cancelled()
     }

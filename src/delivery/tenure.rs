@@ -1,5 +1,5 @@
-//! The time during which this process holds the lease of a destination: reads its messages, and starts the
-//! steps of its lanes as fast as the rate allows.
+//! A tenure: the time during which this process holds the lease of a destination. It reads the destination's messages,
+//! and starts the steps of its lanes as fast as the rate allows.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -30,24 +30,24 @@ use crate::queue::{HoldsAnswer, LanePart, Lease, Seq, Unavailable, day_of};
 use crate::segment::LaneKey;
 use crate::telemetry;
 
-/// How many of the messages behind one are considered for merging with it.
+/// How many messages behind one are considered for merging with it.
 const NEIGHBOURS_MAX: usize = 50;
 
 /// How often the store is polled without a hint: another process may have accepted messages.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// How many lanes are taken up at once of those on hold.
+/// The most lanes on hold that are taken up at once.
 const TAKEN_UP_MAX: u32 = 1_000;
 
-/// The shortest time between two hints that are followed: each costs a read, and under load there is
-/// one for every group that is written, for any destination. A hint after a quiet time is followed at once.
+/// The shortest time between two hints that are followed. Each costs a read, and under load every group that is written
+/// makes one, whatever its destinations. A hint after a quiet time is followed at once.
 const HINT_EVERY: Duration = Duration::from_millis(10);
 
 /// The result of a task.
 enum Done {
     Step(LaneKey, Result<StepEnd, LeaseLost>),
     Read(Reading, Result<LanePart, Unavailable>),
-    /// `None`: it was not made.
+    /// The reply to a check of the key; `None`: the check was not made.
     Check(Option<Reply>),
     Catalogue(Box<catalogue::Reading>),
     Holds(Result<Holds, Unavailable>),
@@ -55,10 +55,10 @@ enum Done {
 
 /// Which held messages may be sent now.
 struct Holds {
-    /// The day that the answer is about.
+    /// The day that the answer is for.
     day: Timestamp,
     answer: HoldsAnswer,
-    /// All that is held, if somebody has discarded something since it was read last.
+    /// All held messages, if someone has discarded messages since they were last read.
     held: Option<Vec<(Seq, LaneKey)>>,
 }
 
@@ -72,12 +72,12 @@ pub(super) struct Tenure<'a> {
     reader: Reader,
     key: KeyWatch,
     catalogue: CatalogueKeeper,
-    /// The task that reads which messages that are held may go on.
+    /// The task that reads which held messages may go on.
     holds: Option<Id>,
-    /// How many messages were discarded, and on which day, when that was read last.
+    /// The day and its number of discarded messages, as last read.
     discarded: Option<(Timestamp, u64)>,
     tasks: JoinSet<Done>,
-    /// What each running task works on, so that a panic can be traced.
+    /// The work of each running task, so that a panic can be traced to it.
     busy: HashMap<Id, Task>,
     panics: Panics,
     /// When the last hint was followed.
@@ -113,15 +113,15 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    /// Delivers until a stop is ordered or the lease is lost; then lets the requests in flight finish. Returns
-    /// the lease that this process took last, too.
+    /// Delivers until a stop is ordered or the lease is lost, then lets the requests in flight finish. Also returns the
+    /// lease that this process took last.
     pub(super) async fn run(mut self, stop: &Stop) -> (Result<(), LeaseLost>, Lease) {
         let mut renewal = ticks(self.options.lease_ttl / 3);
         self.stepper.client.pacer().begin_after_another();
         self.check_key();
         let mut ended = self.deliver(stop, &mut renewal).await;
-        // Requests in flight may outlast the lease: after a stop, keep renewing it, so that no other process
-        // takes over.
+        // Requests in flight may outlast the lease. After a stop, it is still renewed, so that no other process takes
+        // over.
         let keep = async {
             while ended.is_ok() {
                 renewal.tick().await;
@@ -171,7 +171,7 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    /// Reads which lanes are on hold, before any message is: they need neither room nor steps.
+    /// Reads which lanes are on hold, before it reads any message: such lanes need neither room nor steps.
     async fn recall(
         &mut self,
         stop: &Stop,
@@ -191,8 +191,8 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    /// Reads pending messages into the lanes; breaks off when a stop is ordered. A slow store must keep neither
-    /// a stop nor a renewal waiting.
+    /// Reads pending messages into the lanes, and breaks off when a stop is ordered. A slow store must delay neither a
+    /// stop nor a renewal.
     async fn read(
         &mut self,
         stop: &Stop,
@@ -244,12 +244,12 @@ impl<'a> Tenure<'a> {
             return horizon;
         }
         while self.tasks.len() < requests_max {
-            // Only with a place can a message that is known to be large be next.
+            // A message that is known to be large can be next only if there is a place for it.
             let place = self.stepper.large.take();
             if !self.lanes.has_ready(place.is_some()) {
                 break;
             }
-            // Read before a slot is taken: a slot must not wait for the store.
+            // The lane is read before a slot is taken: a slot must not wait for the store.
             if let Some(reading) = self.lanes.next_to_read(requests_max) {
                 self.read_lane(reading);
                 continue;
@@ -300,7 +300,7 @@ impl<'a> Tenure<'a> {
         self.busy.insert(handle.id(), task);
     }
 
-    /// Makes the next request that reads the catalogue; the error says when there may be a slot.
+    /// Makes the next request of a catalogue reading. The error says when there may be a slot.
     fn read_catalogue(&mut self) -> Result<(), Instant> {
         let slot = self.stepper.client.pacer().try_slot()?;
         if let Some(reading) = self.catalogue.take() {
@@ -313,7 +313,7 @@ impl<'a> Tenure<'a> {
         Ok(())
     }
 
-    /// Reads the next part of a lane that is not wholly in memory.
+    /// Reads the next part of a lane that is not entirely in memory.
     fn read_lane(&mut self, reading: Reading) {
         let stepper = Arc::clone(self.stepper);
         let lane = reading.ask.lane;
@@ -324,7 +324,7 @@ impl<'a> Tenure<'a> {
         self.busy.insert(handle.id(), (lane, None));
     }
 
-    /// Reads which messages that are held may go on, if any is.
+    /// Reads which held messages may go on, if any lane is on hold.
     fn read_holds(&mut self) {
         if self.holds.is_some() || !self.lanes.has_on_hold() {
             return;
@@ -353,7 +353,7 @@ impl<'a> Tenure<'a> {
         }
     }
 
-    /// Checks the key as soon as the rate allows; no step starts before.
+    /// Checks the key as soon as the rate allows. No step starts before that.
     fn check_key(&mut self) {
         self.key.begin_check();
         let (stepper, held) = (Arc::clone(self.stepper), self.held.clone());
@@ -366,7 +366,7 @@ impl<'a> Tenure<'a> {
             Ok((id, Done::Step(lane, end))) => {
                 let end = end?;
                 match end.next {
-                    // It may still panic once there is room for it.
+                    // The message may still panic once there is room for it, so its panics are not forgotten.
                     Next::NoRoom => _ = self.busy.remove(&id),
                     _ => self.end_task(id),
                 }
@@ -459,14 +459,14 @@ impl<'a> Tenure<'a> {
     }
 }
 
-/// Reads which messages that are held may go on, and all that is held if some were discarded.
+/// Reads which held messages may go on, and all held messages if some were discarded.
 async fn holds(
     stepper: &Stepper,
     discarded: Option<(Timestamp, u64)>,
 ) -> Result<Holds, Unavailable> {
     let ask = stepper.holds_ask(TAKEN_UP_MAX);
     let answer = stepper.queue.holds(&stepper.name, ask).await?;
-    // Some may have been discarded at the end of the day before, too.
+    // On a new day, messages may also have been discarded at the end of the previous day.
     let day = day_of(ask.now);
     let held = match discarded == Some((day, answer.discarded)) {
         true => None,
@@ -475,8 +475,8 @@ async fn holds(
     Ok(Holds { day, answer, held })
 }
 
-/// Lets the requests in flight finish: until the deadline of a stop, or for the grace after the lease was
-/// lost. Requests that take longer are dropped: they are on disk and will be sent again.
+/// Lets the requests in flight finish, until the deadline of a stop or for the grace period after the lease was lost.
+/// Requests that take longer are dropped: they are on disk and will be sent again.
 async fn finish(tasks: &mut JoinSet<Done>, destination: &str, grace: Duration, stop: &Stop) {
     let under_way = tasks.len();
     let grace_ends = Instant::now() + grace;
@@ -499,8 +499,8 @@ async fn finish(tasks: &mut JoinSet<Done>, destination: &str, grace: Duration, s
     debug!(destination, requests = under_way, "requests in flight finished");
 }
 
-/// Waits for a hint that messages arrived, from `listen_at` on; earlier hints are kept, not lost. Returns
-/// whether more hints may follow.
+/// Waits until `listen_at`, and then for a hint that messages arrived. A hint from before `listen_at` is not lost.
+/// Returns whether more hints may follow.
 async fn hint(arrivals: &mut watch::Receiver<u64>, listen_at: Instant) -> bool {
     sleep_until(listen_at).await;
     arrivals.changed().await.is_ok()

@@ -1,4 +1,4 @@
-//! The union of two requests of one contact, if it loses nothing. Pure.
+//! The union of two requests for one contact, if nothing is lost by it. Pure.
 //!
 //! Upserts whose properties agree or do not overlap become one upsert. An upsert and the event behind it
 //! become one event, which carries the upsert's properties as contact properties. Two different values of
@@ -12,7 +12,7 @@ use crate::js::decode::decode;
 use crate::js::{Object, Value};
 use crate::large::LARGE_BYTES;
 
-/// The union of one request or more.
+/// The union of one or more requests.
 #[derive(Debug)]
 pub(super) struct Union {
     endpoint: Endpoint,
@@ -22,8 +22,8 @@ pub(super) struct Union {
 }
 
 impl Union {
-    /// Begins with one request; `None` unless it is an upsert, the only kind that others can join, and small enough to be kept
-    /// decoded.
+    /// Begins with one request. Returns `None` unless it is an upsert, the only kind that others can join, and small
+    /// enough to be kept decoded.
     pub(super) fn begin(first: &Request) -> Option<Self> {
         if first.endpoint != Endpoint::UpdateContact || first.body.len() > LARGE_BYTES {
             return None;
@@ -31,7 +31,7 @@ impl Union {
         Some(Self { endpoint: first.endpoint, body: object(&first.body)?, members: 1 })
     }
 
-    /// Whether the next request could join without loss.
+    /// Returns whether the next request could join without loss.
     pub(super) fn would_join(&self, next: &Request) -> bool {
         self.merged_with(next).is_some()
     }
@@ -59,7 +59,7 @@ impl Union {
         true
     }
 
-    /// Whether more requests may join: none may follow an event.
+    /// Returns whether more requests may join: none may follow an event.
     pub(super) fn is_open(&self) -> bool {
         self.endpoint == Endpoint::UpdateContact
     }
@@ -69,13 +69,13 @@ impl Union {
         self.members
     }
 
-    /// The request that carries them all.
+    /// Returns the request that carries them all.
     pub(super) fn into_request(self) -> Request {
         Request { endpoint: self.endpoint, body: Bytes::from(Value::Object(self.body).to_json()) }
     }
 }
 
-/// The body of a request, which is an object.
+/// Parses the body of a request; `None` if it is not an object.
 pub(super) fn object(body: &Bytes) -> Option<Object> {
     match decode(body) {
         Ok(Value::Object(object)) => Some(object),
@@ -85,7 +85,7 @@ pub(super) fn object(body: &Bytes) -> Option<Object> {
 
 /// Merges two upserts of one contact. A property of both must have the same value in both.
 fn merge_upserts(first: &Object, second: &Object) -> Option<Object> {
-    // A request without this id may be about another contact.
+    // A request without this id may be for another contact.
     if first.get("userId") != second.get("userId") {
         return None;
     }
@@ -103,7 +103,7 @@ fn merge_into_event(upsert: &Object, mut event: Object) -> Option<Object> {
     }
     for (key, value) in upsert.iter() {
         match (key, value) {
-            // Names that belong to the event.
+            // These names belong to the event itself.
             ("eventName" | "eventProperties", _) => return None,
             ("mailingLists", Value::Object(lists)) if lists.is_empty() => {}
             ("mailingLists", Value::Object(_)) => add(&mut event, key, value)?,

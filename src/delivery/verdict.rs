@@ -1,5 +1,5 @@
-//! Decides what follows for a request whose turn it is: whether it is still worth sending, and after an
-//! attempt whether it is delivered, retried, taken apart or given up. Pure, apart from reading the clock.
+//! Decides what happens to a request whose turn it is: whether it is still worth sending, and after an attempt whether
+//! it is delivered, retried, taken apart or given up. Pure, apart from reading the clock.
 
 use std::time::Duration;
 
@@ -18,15 +18,15 @@ use crate::segment::LaneKey;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Due<'a> {
     pub(super) request: &'a FrozenRequest,
-    /// The message whose turn it is, one of those in the request.
+    /// The message whose turn it is, one of those that the request carries.
     pub(super) seq: Seq,
     pub(super) message_id: &'a str,
     /// Whether it is the last pending request of the message.
     pub(super) is_last: bool,
-    /// As in [`Turn`](super::lanes::Turn).
+    /// See [`Turn::is_singled_out`](super::lanes::Turn::is_singled_out).
     pub(super) is_singled_out: bool,
     pub(super) lane: LaneKey,
-    /// As in [`Job`](crate::queue::Job).
+    /// See [`Job::restored_from`](crate::queue::Job::restored_from).
     pub(super) restored_from: Option<Timestamp>,
 }
 
@@ -40,25 +40,25 @@ pub(super) struct Tried<'a> {
     pub(super) disposition: &'a Disposition,
 }
 
-/// What follows for a request.
+/// The decision about a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Verdict {
-    /// What is recorded about the request.
+    /// The consequence that is recorded for the request.
     pub(super) consequence: Consequence,
-    /// What its lane does.
+    /// What its lane does next.
     pub(super) next: Next,
 }
 
 /// What a lane does after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// Its first message is done: go on to the next one.
+    /// Its first message is done: go on to the next message.
     Finish,
     /// Its first message needs another step at once.
     Again,
     /// Its first message waits for this long.
     Wait(Duration),
-    /// The same, but if other requests are accepted in the meantime, the fault lies in this request.
+    /// Like `Wait`. If other requests are accepted in the meantime, this request is at fault.
     Doubted(Duration),
     /// Its first message waits until the obstacle is removed.
     Blocked(Obstacle),
@@ -69,7 +69,7 @@ pub(super) enum Next {
 }
 
 impl Verdict {
-    /// How the deliveries of the request ended, for logs and metrics; `None` while all are pending.
+    /// Returns how the deliveries of the request ended, for logs and metrics; `None` while all are pending.
     pub(super) fn ended(&self) -> Option<&'static str> {
         match &self.consequence {
             Consequence::Delivered | Consequence::EventDelivered => {
@@ -88,8 +88,8 @@ impl Verdict {
 }
 
 impl Due<'_> {
-    /// The verdict on a request that is no longer worth sending when its turn comes, because the
-    /// destination was paused or the program was stopped for too long; `None`: send it.
+    /// Returns the verdict on a request that is no longer worth sending when its turn comes, because the destination
+    /// was paused or the program was stopped for too long; `None`: send it.
     pub(super) fn before_attempt(
         &self,
         clock: &dyn Clock,
@@ -101,11 +101,11 @@ impl Due<'_> {
                 "not sent: when its turn came, it was older than max_age_s of its subscription";
             return Some(self.failed(FailureReason::Expired, detail.to_owned()));
         }
-        // Loops has forgotten the idempotency key: if it took the event before, it would take it a second
-        // time. An upsert has no key and may be repeated at any time.
         if request.endpoint == Endpoint::DeleteContact {
             return self.late_deletion(clock, retry);
         }
+        // After the window, Loops has forgotten the idempotency key: if it took the event before, it would take it a
+        // second time. An upsert has no key and may be repeated at any time.
         let first = request.first_attempt_at.filter(|_| request.idempotency_key.is_some())?;
         if clock.age(first) <= retry.window {
             return None;
@@ -113,14 +113,14 @@ impl Due<'_> {
         let window = duration_words(retry.window);
         let detail = match self.restored_from.filter(|made_at| *made_at == first) {
             Some(made_at) => format!(
-                "not sent: it was restored from a backup of {made_at}, more than {window} ago, and Loops, which may have accepted the event since, no longer recognizes its key; a replay sends it as a new event"
+                "not sent: it was restored from a backup made at {made_at}, more than {window} ago; Loops may have accepted the event since, and no longer recognizes its key; a replay sends it as a new event"
             ),
             None => format!(
-                "not sent again: the first attempt was more than {window} ago, and Loops, which may have accepted the event then, no longer recognizes its key; a replay sends it as a new event"
+                "not sent again: the first attempt was more than {window} ago; Loops may have accepted the event then, and no longer recognizes its key; a replay sends it as a new event"
             ),
         };
         if request.is_merged {
-            // The event must not be judged once more: a clock that is set back would send it, with another key.
+            // The event must not be judged again: if the clock is set back, it would be sent with another key.
             let failure = Failure { reason: FailureReason::Expired, detail };
             let consequence = Consequence::EventFailed(failure);
             return Some(Verdict { consequence, next: Next::Again });
@@ -128,26 +128,27 @@ impl Due<'_> {
         Some(self.failed(FailureReason::Expired, detail))
     }
 
-    /// The verdict on a deletion that waited in a backup: if Loops has made it since, the person may have signed up again.
+    /// Returns the verdict on a deletion that was restored from an old backup: if Loops has carried it out since, the
+    /// person may have signed up again.
     fn late_deletion(&self, clock: &dyn Clock, retry: &RetryOptions) -> Option<Verdict> {
         let made_at = self.restored_from.filter(|made_at| clock.age(*made_at) > retry.window)?;
         let window = duration_words(retry.window);
         let detail = format!(
-            "not sent: it was restored from a backup of {made_at}, more than {window} ago, and Loops may have deleted the contact since, whose person may have signed up again; a replay sends it"
+            "not sent: it was restored from a backup made at {made_at}, more than {window} ago; Loops may have deleted the contact since, and the person may have signed up again; a replay sends it"
         );
         Some(self.failed(FailureReason::Expired, detail))
     }
 
-    /// The verdict on a request whose turn comes while the destination is in shadow mode; `None`: Loops may have it, so
-    /// it is finished as it was begun.
+    /// Returns the verdict on a request whose turn comes while the destination is in shadow mode; `None`: Loops may
+    /// have the request already, so it is sent after all.
     pub(super) fn shadowed(&self) -> Option<Verdict> {
-        // What was restored from a backup counts as begun since then, although nothing is known of an attempt.
+        // A request that was restored from a backup has the time of the backup here, although no attempt is known.
         let first = self.request.first_attempt_at;
         let is_begun = first.is_some_and(|first| self.restored_from != Some(first));
         (!is_begun).then(|| self.ended(Consequence::Shadowed))
     }
 
-    /// The verdict on a request after an attempt.
+    /// Returns the verdict on a request after an attempt.
     pub(super) fn after_attempt(
         &self,
         tried: &Tried<'_>,
@@ -155,7 +156,7 @@ impl Due<'_> {
         retry: &RetryOptions,
     ) -> Verdict {
         let wait = match tried.disposition {
-            // The event may have been sent without these updates: when the message was first accepted, before the
+            // The event may have been sent without these updates, when the message was first accepted and before the
             // database was lost.
             Disposition::DeliveredBefore if self.request.is_merged => {
                 return Verdict { consequence: Consequence::EventDelivered, next: Next::Again };
@@ -190,7 +191,7 @@ impl Due<'_> {
         self.retry_after(wait, tried, clock, retry)
     }
 
-    /// Retries the request after this wait, unless that is too late.
+    /// Returns a verdict that retries the request after this wait, unless that is too late.
     fn retry_after(
         &self,
         wait: Duration,
@@ -203,7 +204,7 @@ impl Due<'_> {
         let by_then = |now: Timestamp| now.checked_add(wait).unwrap_or(now);
         let expires_at = request.expires_at;
         let within = if expires_at.is_some_and(|at| by_then(clock.earliest_now()) > at) {
-            "it would be older than max_age_s of its subscription allows".to_owned()
+            "by then it would be older than max_age_s of its subscription allows".to_owned()
         } else if clock.age(first).saturating_add(wait) > retry.window {
             format!("the retry window of {} has ended", duration_words(retry.window))
         } else {
@@ -215,8 +216,8 @@ impl Due<'_> {
         self.failed(FailureReason::Expired, detail)
     }
 
-    /// Loops will never take the request. The parts of a merged one are then sent alone, so that only the
-    /// message at fault fails.
+    /// Returns the verdict on a request that Loops will never take. The parts of a merged request are then sent alone,
+    /// so that only the message at fault fails.
     fn refused(&self, detail: String) -> Verdict {
         match self.request.is_merged {
             true => taken_apart(),
@@ -245,15 +246,15 @@ fn taken_apart() -> Verdict {
     Verdict { consequence: Consequence::TakenApart, next: Next::Again }
 }
 
-/// How the last attempt went, for people.
+/// Describes the outcome of the last attempt, for people.
 fn last_words(reply: &Reply) -> String {
     match &reply.result {
         Ok(answer) => format!("the last answer was {}", in_words(answer)),
-        Err(error) => format!("the last attempt had no answer: {error}"),
+        Err(error) => format!("the last attempt got no response: {error}"),
     }
 }
 
-/// A duration in the largest unit that divides it.
+/// Formats a duration in the largest unit that divides it.
 fn duration_words(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -281,7 +282,7 @@ mod tests {
         Timestamp::new(second, 0).unwrap()
     }
 
-    /// A request first tried at second 0.
+    /// A request that was first tried at second 0.
     fn request() -> FrozenRequest {
         FrozenRequest {
             id: RequestId(1),
@@ -308,7 +309,7 @@ mod tests {
         }
     }
 
-    /// How the request ends and what its lane does, after an attempt that was answered thus.
+    /// Returns how the request ends and what its lane does after an attempt with this disposition.
     fn after(due: Due<'_>, disposition: &Disposition, now: i64) -> (Option<&'static str>, Next) {
         let reply = Reply { result: Err(CallError::Timeout), duration: Duration::ZERO };
         let tried = Tried { number: 2, started_at: at(now), reply: &reply, disposition };
@@ -341,7 +342,7 @@ mod tests {
         assert_eq!(after(due(&request, true), &unauthorized, 1), blocked(Obstacle::Key));
         let misdirected = after(due(&request, true), &Disposition::Misdirected, 1);
         assert_eq!(misdirected, blocked(Obstacle::BaseUrl));
-        // Unless other requests have shown that the key is right.
+        // It fails only if other requests have shown that the key is right.
         let doubtful = Disposition::Doubtful { detail: String::new() };
         let doubted = after(due(&request, true), &doubtful, 1);
         assert!(matches!(doubted, (None, Next::Doubted(_))), "{doubted:?}");
@@ -362,7 +363,7 @@ mod tests {
             (Some("delivered"), Next::Again),
             "the merged updates are still to be sent"
         );
-        // Loops may have the event: it is not judged again, when the clock may have been set back.
+        // Loops may have the event. It is not judged again, because the clock may be set back by then.
         let late = due.before_attempt(&ManualClock::new(at(3601)), &RETRY).unwrap();
         assert_eq!((late.ended(), late.next), (Some("expired"), Next::Again));
         assert!(matches!(late.consequence, Consequence::EventFailed(_)), "{late:?}");
@@ -407,7 +408,7 @@ mod tests {
         let event = request();
         assert_eq!(before(&event, 3600), None);
         assert_eq!(before(&event, 3601), expired);
-        // Of one that was restored, the reason is the backup.
+        // For a restored event, the reason is the backup.
         let clock = ManualClock::new(at(3601));
         for (made_at, expected) in [(0, true), (1, false)] {
             let restored = Due { restored_from: Some(at(made_at)), ..due(&event, true) };
@@ -415,10 +416,10 @@ mod tests {
             let Consequence::Failed(failure) = verdict.consequence else { panic!("{verdict:?}") };
             assert_eq!(failure.detail.contains("restored from a backup"), expected, "{failure:?}");
         }
-        // Without a key nothing is lost by sending it again, however late.
+        // A request without a key can be sent again, however late.
         let upsert = FrozenRequest { idempotency_key: None, ..event.clone() };
         assert_eq!(before(&upsert, 1_000_000), None);
-        // Nor with a deletion, unless it was restored: its person may have signed up since the backup.
+        // So can a deletion, unless it was restored: the person may have signed up since the backup.
         let deletion = FrozenRequest { endpoint: Endpoint::DeleteContact, ..upsert.clone() };
         assert_eq!(before(&deletion, 1_000_000), None);
         let restored = Due { restored_from: Some(at(1)), ..due(&deletion, true) };

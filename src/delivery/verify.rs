@@ -1,10 +1,9 @@
 //! Asking Loops whether it has a contact, before the contact counts as new, is held or is not created
 //! (`verify_unknown`).
 //!
-//! A step that finds such a contact asks, with the slot that it has for a request, and plans the message again
-//! afterwards. While Loops gives no answer, the lane waits as it does for a request: a contact that Loops has must not
-//! count as new because Loops was down or the key was revoked. That Loops does not have a contact is remembered for a
-//! while, in this process.
+//! A step that finds such a contact asks Loops with its slot, and plans the message again afterwards. While Loops gives
+//! no usable response, the lane waits as it does for a request: a contact that Loops has must not count as new because
+//! Loops was down or the key was revoked. This process remembers for a while that Loops does not have a contact.
 
 use tracing::warn;
 
@@ -23,7 +22,8 @@ use crate::segment::PersonDigest;
 use crate::telemetry;
 
 impl Stepper {
-    /// The first contact that a plan would create and that Loops has not been asked about, where it is to be.
+    /// Returns the first contact that a plan would create and that Loops must still be asked about; `None` if there is
+    /// none, or `verify_unknown` is off.
     pub(super) async fn sought(
         &self,
         destination: &Destination,
@@ -51,7 +51,8 @@ impl Stepper {
         Ok(None)
     }
 
-    /// Asks Loops whether it has a contact, and remembers that. Without an answer, the lane waits, and asks again.
+    /// Asks Loops whether it has a contact, and remembers the result. Without a usable response, the lane waits and
+    /// asks again.
     pub(super) async fn verify(
         &self,
         held: &HeldLease,
@@ -75,7 +76,7 @@ impl Stepper {
         Ok(Next::Again.into())
     }
 
-    /// What a lane does after Loops has not said whether it has a contact.
+    /// Returns what a lane does after Loops has not said whether it has a contact.
     fn unanswered(&self, turn: &Turn, key: PersonDigest, error: &ReadError) -> Next {
         let is_refused = match error {
             ReadError::Status(401 | 403) if !turn.is_singled_out => {
@@ -87,13 +88,13 @@ impl Stepper {
         let (waited, count) = self.sought.unanswered(key);
         let (destination, seq) = (&self.name, turn.head.seq.0);
         let error = telemetry::chain(error);
-        // Else a contact about which Loops never answers would block its lane for ever.
+        // Otherwise a contact about which Loops never says anything would block its lane forever.
         if is_refused || waited > self.retry.window {
             warn!(
                 destination,
                 seq,
                 %error,
-                "Loops does not say whether it has a contact, which therefore counts as new"
+                "Loops does not say whether it has a contact: the contact counts as new"
             );
             self.sought.absent(key);
             return Next::Again;
@@ -107,7 +108,7 @@ impl Stepper {
         Next::Wait(self.retry.delay(count))
     }
 
-    /// Whether Loops has a contact with the address, or with the `userId`.
+    /// Returns whether Loops has a contact with the address or the `userId`.
     async fn find(&self, sought: &Sought, slot: Slot) -> Result<bool, ReadError> {
         let found = self.client.find(&slot, FindBy::Email(&sought.email)).await?;
         drop(slot);

@@ -1,4 +1,4 @@
-//! What steps want of the catalogue of a destination.
+//! What steps need from the catalogue of a destination.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,36 +7,36 @@ use tokio::time::Instant;
 
 use crate::destination::ContactProperty;
 
-/// How long the result of reading the properties for a step counts for others.
+/// How long the properties that were read for one step are fresh for others.
 const CHECKED_FOR: Duration = Duration::from_secs(60);
 
-/// Whether the catalogue may be acted on.
+/// Whether a step may act on the catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
     /// The properties were read within the last minute for this purpose.
     Fresh,
-    /// They could not be read: what the catalogue says may be out of date.
+    /// The properties could not be read, so the catalogue may be out of date.
     Doubtful,
-    /// They are being read: ask again soon.
+    /// The properties are being read: ask again soon.
     Soon,
 }
 
-/// What steps want of the catalogue.
+/// What steps need from the catalogue.
 #[derive(Debug, Default)]
 pub(super) struct Wishes(Mutex<Wished>);
 
 #[derive(Debug, Default)]
 struct Wished {
-    /// Whether the properties are to be read now.
+    /// Whether the properties must be read now.
     check: bool,
-    /// A property that is to be created.
+    /// A property to create.
     create: Option<ContactProperty>,
     /// When the properties were last read for a step, and whether that worked.
     checked: Option<(Instant, bool)>,
 }
 
 impl Wishes {
-    /// Whether the catalogue may be acted on; asks for the properties to be read if that is not known.
+    /// Returns whether a step may act on the catalogue. Asks for the properties to be read if that is not known.
     pub(super) fn trust(&self) -> Trust {
         let mut wished = self.lock();
         match wished.checked {
@@ -83,10 +83,10 @@ impl Wishes {
     }
 }
 
-/// Why something is read.
+/// The purpose of a reading.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It is time.
+    /// The catalogue is due to be refreshed.
     Refresh,
     /// A step waits for the properties.
     Check,

@@ -319,7 +319,7 @@ async fn a_deletion_overtakes_a_replay_that_was_requested_before_it_was_delivere
     service.message("deletion", is_delivered).await;
     let found = service.message("before", |found| found["state"] == "unmatched").await;
     assert_eq!(found["reason"], "replay", "{found}");
-    assert_eq!(found["detail"], "its person was deleted at Loops after it was accepted");
+    assert_eq!(found["detail"], "the person was deleted at Loops after the message was accepted");
     assert!(loops.rest().iter().all(|seen| seen.path != "/contacts/update"));
 }
 

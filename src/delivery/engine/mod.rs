@@ -25,8 +25,8 @@ use crate::loops::Client;
 use crate::queue::Work;
 use crate::telemetry;
 
-/// The longest wait before asking again for the lease, so that a lease that was given back, or whose holder died, is
-/// taken soon.
+/// The longest wait before asking again for the lease, so that a lease is taken soon after it was given back or its
+/// holder died.
 const ASK_EVERY: Duration = Duration::from_millis(500);
 
 /// The engine of one destination.
@@ -37,7 +37,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Creates an engine; it does nothing until it is run.
+    /// Creates an engine, which does nothing until it is run.
     pub fn new(
         name: String,
         destination: watch::Sender<Arc<Destination>>,
@@ -78,8 +78,8 @@ impl Engine {
         Self { stepper, keeper, options }
     }
 
-    /// Delivers whenever it holds the lease, until `stop` is ordered; then lets the requests in flight
-    /// finish by the deadline, and gives the lease back.
+    /// Delivers whenever it holds the lease, until `stop` is ordered. Then lets the requests in flight finish by the
+    /// deadline, and gives the lease back.
     pub async fn run(self, stop: Stop) {
         let destination = &self.stepper.name;
         self.show_lease(false);
@@ -121,7 +121,7 @@ impl Engine {
         crash::point("lease.after");
         self.show_lease(true);
         let tenure = Tenure::new(&self.stepper, &self.keeper, &self.options, held);
-        // Concurrently, so that delivery never waits for a count.
+        // Both run concurrently, so that delivery never waits for a count.
         let (ended, lease) = tokio::select! {
             biased;
             ended = tenure.run(stop) => ended,

@@ -1,4 +1,4 @@
-//! What an engine does with its lease, its lanes and its tasks, over a queue in memory.
+//! How an engine handles its lease, its lanes and its tasks, over a queue in memory.
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -22,29 +22,29 @@ use crate::secret::Secret;
 use crate::segment::{Digests, LaneKey, PersonDigest};
 use crate::telemetry::{TraceContext, Traces};
 
-/// A queue in memory with messages 1 to 3 of one lane, none of which makes a request. Orders the stop when
-/// message 3 is planned.
+/// A queue in memory with messages 1 to 3 of one lane, none of which makes a request. Orders the stop when message 3 is
+/// planned.
 struct Queue {
-    /// The tokens of the leases to come, `None` while another process holds it; the last one stays.
+    /// The tokens that `lease` returns in turn; `None` while another process holds the lease. The last one stays.
     leases: Mutex<VecDeque<Option<i64>>>,
-    /// The holders of the lease as they are read, and when it ends in seconds; the last one stays.
+    /// The holders of the lease that are read in turn, and when the lease ends in seconds. The last one stays.
     holders: Mutex<VecDeque<(&'static str, i64)>>,
     /// Whether there are more urgent messages of other lanes than the rate allows.
     is_busy: bool,
     /// Leases below this token are fenced.
     fenced_below: i64,
-    /// The message that makes each step panic in which it is opened.
+    /// The message that makes every step panic that opens it.
     panics: Option<Seq>,
-    /// How long the step lasts that orders the stop; the deadline is twice as far away.
+    /// How long the step that orders the stop lasts. The deadline is twice as far away.
     last_step: Duration,
     /// Whether pending messages are never read, and the second renewal orders the stop.
     is_slow: bool,
-    /// Whether there are, instead, 40 large messages and then 40 small ones, each of its own lane. None of the large ones is
-    /// decoded before the small ones are frozen, and to freeze one takes a second. The last one orders the stop.
+    /// Whether there are instead 40 large messages and then 40 small ones, each in its own lane. No large message is
+    /// decoded before the small ones are frozen, and freezing one takes a second. The last message orders the stop.
     is_large: bool,
     /// The turn that keeps large messages from being decoded.
     turn: Mutex<Option<Turn>>,
-    /// What the engine did: the method, the message, the token of the lease.
+    /// The calls of the engine: the method, the message, the token of the lease.
     log: Mutex<Vec<(&'static str, i64, i64)>>,
     arrivals: watch::Sender<u64>,
     stop: Stop,
@@ -77,7 +77,7 @@ impl Queue {
         }
     }
 
-    /// The messages with which a method was called, and the tokens.
+    /// Returns the messages with which a method was called, and the tokens.
     fn noted(&self, method: &str) -> Vec<(i64, i64)> {
         let log = self.log.lock().unwrap();
         let of_method = log.iter().filter(|(noted, ..)| *noted == method);
@@ -101,7 +101,7 @@ impl Queue {
         let destination = Destination::compile(&subscriptions, DestinationOptions::default());
         let destination = watch::Sender::new(Arc::new(destination.unwrap()));
         let client = ClientOptions {
-            // Nobody listens there: the check of the key has no answer, which stops nothing.
+            // Nobody listens there. The check of the key gets no response, which stops nothing.
             base_url: "http://127.0.0.1:9".to_owned(),
             api_key: Secret::new("key"),
             rate: Some(if self.is_large { 100 } else { 1 }),
@@ -343,7 +343,7 @@ async fn a_message_whose_steps_panic_is_set_aside_and_costs_no_other() {
     assert_eq!(queue.noted("set_aside"), [(2, 1)]);
     assert_eq!(queue.noted("freeze"), [(1, 1), (3, 1)], "its neighbours go out");
     let opened = queue.noted("open").into_iter().filter(|(seq, _)| *seq == 2).count();
-    // Once more as the neighbour of 1.
+    // It is opened once more as the neighbour of message 1.
     assert!((5..=6).contains(&opened), "{opened}");
     assert!(began.elapsed() >= Duration::from_secs(1 + 2 + 4 + 8), "{:?}", began.elapsed());
 }
@@ -351,7 +351,7 @@ async fn a_message_whose_steps_panic_is_set_aside_and_costs_no_other() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_changed_hands_while_the_last_requests_finish_is_given_back() {
     let last_step = Duration::from_secs(5);
-    // Another process took it and gave it back before it was renewed.
+    // Another process took the lease and gave it back before it was renewed.
     let queue = Queue { last_step, ..Queue::new([Some(1), Some(1), Some(3)]) }.run().await;
     assert_eq!(queue.noted("freeze"), [(1, 1), (2, 1), (3, 1)]);
     assert_eq!(queue.noted("release"), [(0, 3)]);
@@ -382,7 +382,7 @@ async fn why_a_process_waits_is_logged_once() {
         logged(Queue::new([None, None, None, Some(1)]).run_by(clock.clone())).await;
     assert_eq!(count(&lines, HELD), 1, "{lines}");
     drop(queue);
-    // Held by another process, then lost to one.
+    // The lease is held by another process, and later lost to one.
     let held_twice = Queue::new([None, Some(1), None, None, Some(2)]).run_by(clock.clone());
     let (lines, _) = logged(held_twice).await;
     assert_eq!((count(&lines, HELD), count(&lines, SET)), (2, 0), "{lines}");
@@ -392,7 +392,7 @@ async fn why_a_process_waits_is_logged_once() {
     assert_eq!((count(&lines, HELD), count(&lines, SET)), (1, 1), "{lines}");
 }
 
-/// What is logged until a queue is worked off, and the queue.
+/// Returns the log lines until the work is done, and its result.
 async fn logged<T>(work: impl Future<Output = T>) -> (String, T) {
     let (sender, lines) = std::sync::mpsc::channel();
     let subscriber = tracing_subscriber::fmt().with_writer(move || Lines(sender.clone())).finish();
@@ -402,7 +402,7 @@ async fn logged<T>(work: impl Future<Output = T>) -> (String, T) {
     (lines.try_iter().collect(), worked)
 }
 
-/// Sends what is written to it.
+/// Sends everything that is written to it.
 struct Lines(std::sync::mpsc::Sender<String>);
 
 impl std::io::Write for Lines {
@@ -422,13 +422,13 @@ fn count(lines: &str, text: &str) -> usize {
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_not_taken_while_its_holder_is_seen_to_renew_it() {
-    // It is refused at first. Then the clock of the database is set, and it would be given.
+    // The lease is refused at first. Then the clock of the database is set, and the lease would be granted.
     let renewed = (0..20).map(|second| ("other", second));
     for (holders, least_s, most_s) in [
-        // Seen for the first time, it may have ended long ago.
+        // A lease that is seen for the first time may have ended long ago.
         (vec![("other", 1)], 0, 5),
         (renewed.collect(), 19 / 2 + 10, 25),
-        // It was given to another process just now.
+        // The lease was granted to another process just now.
         (vec![("other", 1), ("third", 2)], 10, 15),
         (vec![("test", 1), ("test", 2)], 0, 5),
     ] {
@@ -482,7 +482,7 @@ async fn a_lease_is_doubtful_after_the_machine_slept() {
 
 #[tokio::test(start_paused = true)]
 async fn the_key_is_checked_only_under_a_lease_that_certainly_holds() {
-    // (how long the rate makes the check wait, whether it is made)
+    // (how long the rate delays the check, whether the check is made)
     for (wait, is_made) in [(5, true), (15, false)] {
         let engine = Arc::new(Queue::new([Some(1)])).engine(PausedClock::shared());
         let Ok(Asked::Taken(held)) = engine.keeper.take().await else {
@@ -505,7 +505,7 @@ async fn large_messages_take_their_turns_and_small_ones_do_not_wait_for_them() {
     let order: Vec<i64> =
         queue.noted("freeze").into_iter().filter(large).map(|(seq, _)| seq).collect();
     assert_eq!(order, Vec::from_iter(1..=40), "first come, first served");
-    // Each is read when it is found to be large, and when there is room for it.
+    // Each large message is opened when it is found to be large, and again when there is room for it.
     let opened = queue.noted("open").into_iter().filter(large).count();
     assert_eq!(opened, LARGE_MAX + 2 * (40 - LARGE_MAX));
     let frozen = queue.noted("frozen");
@@ -525,7 +525,7 @@ async fn a_slow_read_keeps_neither_a_renewal_nor_a_stop_waiting() {
 
 #[tokio::test(start_paused = true)]
 async fn after_its_lease_was_lost_an_engine_delivers_only_under_the_next() {
-    // Another process has it when it is to be renewed, or took it and gave it back meanwhile.
+    // Another process has the lease when it should be renewed, or took it and gave it back in the meantime.
     for leases in [vec![Some(1), None, None, Some(2)], vec![Some(1), Some(2)]] {
         let queue = Queue::new(leases).run().await;
         assert_eq!(queue.noted("freeze"), [(1, 2), (2, 2), (3, 2)]);

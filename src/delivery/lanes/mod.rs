@@ -1,12 +1,11 @@
 //! The lanes of one destination: which message may be worked on next.
 //!
-//! Pure bookkeeping, no I/O. A lane holds the heads of one order key's pending messages, in order.
-//! Only its first message is ever worked on; while that message waits for its retry, so does the rest
-//! of its lane, but no other lane. Lanes of an urgent class go first; every eighth turn goes to the
-//! oldest lane, so that nothing starves.
+//! Pure bookkeeping, no I/O. A lane holds the heads of one order key's pending messages, in order. Only its first
+//! message is ever worked on. While that message waits for its retry, so does the rest of its lane, but no other lane.
+//! Lanes of an urgent class go first. Every eighth turn goes to the oldest lane, so that nothing starves.
 //!
-//! A step that finds no room in memory for its large message is refused. From then on the message is known to be
-//! large: its lane is ready, but only [`Lanes::next`] with room takes it, in the same order as all others.
+//! A step that finds no room in memory for its large message is refused. From then on the message is known to be large.
+//! Its lane stays ready, but [`Lanes::next`] takes it only if there is room, in the same order as all others.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -19,13 +18,12 @@ use crate::segment::LaneKey;
 /// Every eighth turn goes to the oldest lane, whatever its class, so that bulk never starves.
 const AGEING_TURNS: u32 = 8;
 
-/// A lane's first messages (`LANE_TURNS_FREE`) keep their rank among all lanes; each further one sets the
-/// lane back by `LANE_TURN_PLACES` messages. Otherwise ten thousand messages of one person would hold up
-/// everybody else.
+/// A lane's first messages (`LANE_TURNS_FREE`) keep their rank among all lanes; each further one sets the lane back by
+/// `LANE_TURN_PLACES` messages. Otherwise ten thousand messages of one person would hold up everyone else.
 const LANE_TURNS_FREE: u32 = 16;
 const LANE_TURN_PLACES: i64 = 64;
 
-/// The most heads of a class held for one lane, and how many are read when these run out: a hundred
+/// The most heads of a class that are in memory for one lane, and how many are read when these run out. A hundred
 /// thousand messages of one person must not use up the room of all lanes.
 const LANE_HEADS_MAX: u32 = 1_000;
 const LANE_PART: u32 = 500;
@@ -42,50 +40,49 @@ pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
     /// Lanes whose first message may be worked on.
     ready: Line,
-    /// The same, of lanes whose first message is known to be large.
+    /// Ready lanes whose first message is known to be large.
     ready_large: Line,
-    /// Waiting lanes, the first to wake first.
+    /// Waiting lanes, in the order in which they wake.
     waiting: BTreeSet<(Instant, LaneKey)>,
-    /// Lanes whose first message was read with an earlier attempt, and the time of day at which it is due.
+    /// Lanes whose first message had been tried when it was read, and the time at which its retry is due.
     tried_before: Vec<(LaneKey, Timestamp)>,
-    /// Lanes whose first message is held, and the stretch from it on: none of their heads is in memory.
+    /// Lanes whose first message is held, and the stretch that begins with it. None of their heads is in memory.
     on_hold: HashMap<LaneKey, Gap>,
-    /// Those of them in which a message was found that may be a deletion.
+    /// Lanes on hold in which a message was found that may be a deletion.
     touched: Vec<LaneKey>,
-    /// How many heads of each class are held.
+    /// How many heads of each class are in memory.
     heads: [usize; Class::COUNT],
     turns: u32,
     /// Counts how often ready lanes had to wait for the rate.
     shortages: u64,
-    /// The most heads of a class held for one lane.
+    /// The most heads of a class that are in memory for one lane.
     lane_heads_max: u32,
 }
 
 #[derive(Debug)]
 struct Lane {
     heads: VecDeque<Head>,
-    /// How many heads of each class there are: the most urgent class is the lane's.
+    /// How many heads of each class are in memory. The most urgent class among them is the lane's.
     classes: [u32; Class::COUNT],
     state: LaneState,
     /// Messages finished since the lane was last empty.
     done: u32,
-    /// Its class and rank among the ready lanes, while it is one.
+    /// Its class and rank among the ready lanes, while it is ready.
     place: (usize, Rank),
     /// Whether its place is in `ready_large`.
     is_among_large: bool,
     /// The message that was refused because it is large.
     refused: Option<Seq>,
-    /// The value of `shortages` when it became ready.
+    /// The value of `shortages` when the lane became ready.
     ready_at_shortage: u64,
-    /// `None`: every pending message that was read is held.
+    /// `None`: every pending message that was read is in memory.
     gap: Option<Gap>,
     /// The last message that was known when its turn began.
     known_at_turn: Seq,
 }
 
-/// The stretch of a lane (behind `after`, up to `through`) in which messages may be pending that are not
-/// held: they were not read yet, or there was no room for them. No message behind `after` is worked on
-/// before the gap is closed.
+/// The stretch of a lane (after `after`, up to `through`) in which messages may be pending that are not in memory: they
+/// were not read yet, or there was no room for them. No message after `after` is worked on before the gap is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Gap {
     after: Seq,
@@ -99,7 +96,7 @@ enum LaneState {
     Waiting(Instant),
 }
 
-/// A turn: the first message of a lane, and those behind it.
+/// A turn: the first message of a lane, and the messages behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Turn {
     /// The message to work on.
@@ -107,9 +104,9 @@ pub struct Turn {
     /// The messages behind it in its lane, in order, if the lane has waited for the rate: neighbours are
     /// merged only then.
     pub neighbours: Vec<Seq>,
-    /// Whether it is known to be large.
+    /// Whether the message is known to be large.
     pub is_large: bool,
-    /// If Loops answers 401 or 403 to this request, blame the request, not the key.
+    /// If Loops responds with 401 or 403, blame the request, not the key.
     pub is_singled_out: bool,
 }
 
@@ -138,7 +135,7 @@ impl Lane {
         }
     }
 
-    /// The class of its most urgent message; while no message is held, its last class.
+    /// Returns the class of its most urgent message, or its last class while no message is in memory.
     fn class(&self) -> usize {
         self.classes.iter().position(|count| *count > 0).unwrap_or(self.place.0)
     }
@@ -155,35 +152,35 @@ impl Lane {
         self.classes[head.class.index()] += 1;
     }
 
-    /// Whether every pending message before this one is held.
+    /// Returns whether every pending message before this one is in memory.
     fn is_known(&self, seq: Seq) -> bool {
         self.gap.is_none_or(|gap| seq <= gap.after)
     }
 
-    /// Whether its first message may be worked on.
+    /// Returns whether its first message may be worked on.
     fn is_open(&self) -> bool {
         self.heads.front().is_some_and(|head| self.is_known(head.seq))
     }
 
-    /// Whether its first message may be worked on and is known to be large.
+    /// Returns whether its first message may be worked on and is known to be large.
     fn is_large(&self) -> bool {
         self.is_open() && self.heads.front().map(|head| head.seq) == self.refused
     }
 
-    /// The last message of which it is known that it is pending, or that may be.
+    /// Returns the last message that is known to be pending, or may be.
     fn last(&self) -> Seq {
         let held = self.heads.back().map(|head| head.seq);
         held.max(self.gap.map(|gap| gap.through)).unwrap_or_default()
     }
 
-    /// Notes that unheld messages may be pending between `known` and `seq`.
+    /// Notes that messages that are not in memory may be pending between `known` and `seq`.
     fn miss_before(&mut self, seq: Seq, known: Seq) {
-        // Without a gap, every message up to the last held one is known.
+        // Without a gap, every message up to the last one in memory is known.
         let held = self.heads.back().map_or(known, |last| last.seq.max(known));
         self.widen(Gap { after: held, through: Seq(seq.0 - 1) });
     }
 
-    /// Notes that this message is pending but not held.
+    /// Notes that this message is pending but not in memory.
     fn miss(&mut self, seq: Seq) {
         let before = Seq(seq.0 - 1);
         self.widen(Gap { after: before, through: seq });
@@ -222,8 +219,8 @@ impl Lanes {
         }
     }
 
-    /// Adds a head to its lane, unless it is there already. `known_through` is the sequence number up to
-    /// which the messages of all lanes were read; `None`: every message before this one was.
+    /// Adds a head to its lane, unless it is there already. `known_through` is the sequence number up to which the
+    /// messages of all lanes were read; `None`: every message before this one was read.
     pub fn push(&mut self, head: Head, known_through: Option<Seq>) {
         if let Some(held) = self.on_hold.get_mut(&head.lane) {
             let is_behind = head.seq.0 > held.after.0.saturating_add(1);
@@ -259,12 +256,12 @@ impl Lanes {
         }
     }
 
-    /// How many messages of a class are held.
+    /// Returns how many messages of a class are in memory.
     pub fn len(&self, class: Class) -> usize {
         self.heads[class.index()]
     }
 
-    /// Whether some lane may be worked on now, with or without room for a large message.
+    /// Returns whether a lane may be worked on now, with or without room for a large message.
     pub fn has_ready(&self, has_room: bool) -> bool {
         self.firsts(has_room).next().is_some()
     }
@@ -281,7 +278,7 @@ impl Lanes {
         let ready = self.ready.iter().enumerate();
         let urgent = ready
             .flat_map(|(class, ready)| ready.iter().map(move |(rank, key)| (class, *rank, *key)));
-        // Of a lane that is known to be large, the first message may be worked on.
+        // Lanes in `ready_large` need no reading: their first message may be worked on.
         let mut first = urgent.take(ahead).chain(self.oldest(false));
         let (key, gap) = first.find_map(|(_, _, key)| {
             let lane = self.lanes.get(&key)?;
@@ -294,9 +291,9 @@ impl Lanes {
         Some(Reading { ask, through: gap.through })
     }
 
-    /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`],
-    /// [`Lanes::refuse`] or [`Lanes::wait`]. The turn names at most `neighbours_max` messages behind the first. Only if
-    /// there is room for a large message may the first be one that is known to be large.
+    /// Takes the lane whose turn it is, and marks it busy until [`Lanes::finish`], [`Lanes::again`], [`Lanes::refuse`]
+    /// or [`Lanes::wait`]. The turn names at most `neighbours_max` messages behind the first. The first message may be
+    /// known to be large only if there is room for one.
     pub fn next(&mut self, neighbours_max: usize, has_room: bool) -> Option<Turn> {
         self.turns = (self.turns + 1) % AGEING_TURNS;
         let is_of_the_oldest = self.turns == 0;
@@ -318,7 +315,7 @@ impl Lanes {
         Some(Turn { head, neighbours, is_large, is_singled_out: false })
     }
 
-    /// The first ready lanes of each class, with class and rank.
+    /// Returns the first ready lanes of each class, with class and rank.
     fn firsts(&self, has_room: bool) -> impl Iterator<Item = (usize, Rank, LaneKey)> {
         let large = self.ready_large.iter().enumerate().filter(move |_| has_room);
         self.ready.iter().enumerate().chain(large).filter_map(|(class, ready)| {
@@ -327,7 +324,7 @@ impl Lanes {
         })
     }
 
-    /// The ready lane with the lowest rank.
+    /// Returns the ready lane with the lowest rank.
     fn oldest(&self, has_room: bool) -> Option<(usize, Rank, LaneKey)> {
         self.firsts(has_room).min_by_key(|(class, rank, key)| (*rank, *key, *class))
     }
@@ -351,7 +348,7 @@ impl Lanes {
         self.start(key);
     }
 
-    /// The first message of a busy lane is done: the next one may be worked on.
+    /// Notes that the first message of a busy lane is done: the next one may be worked on.
     pub fn finish(&mut self, key: LaneKey) {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
@@ -381,7 +378,7 @@ impl Lanes {
         }
     }
 
-    /// The first message of a busy lane needs another step, at once.
+    /// Notes that the first message of a busy lane needs another step at once.
     pub fn again(&mut self, key: LaneKey) {
         let shortages = self.shortages;
         if let Some(lane) = self.lanes.get_mut(&key) {
@@ -391,8 +388,9 @@ impl Lanes {
         }
     }
 
-    /// The first message of a busy lane is held: the lane waits until [`Lanes::take_up`], and takes no room meanwhile. A
-    /// message that was found behind it since its turn began, and that may be a deletion, has it taken up soon.
+    /// Puts a busy lane on hold, because its first message is held. The lane waits until [`Lanes::take_up`], and takes
+    /// no room in the meantime. If a message that may be a deletion was found behind it since its turn began, the lane
+    /// is taken up again soon.
     pub fn hold(&mut self, key: LaneKey) {
         let Some(lane) = self.lanes.remove(&key) else { return };
         for (held, of_lane) in self.heads.iter_mut().zip(lane.classes) {
@@ -407,7 +405,7 @@ impl Lanes {
         self.on_hold.insert(key, Gap { after: Seq(first.seq.0 - 1), through: lane.last() });
     }
 
-    /// Notes the messages that were held before this process began, before anything is pushed.
+    /// Notes the messages that were held before this process started. Must be called before any head is pushed.
     pub fn recall(&mut self, held: &[(Seq, LaneKey)]) {
         for (seq, key) in held {
             let gap = Gap { after: Seq(seq.0 - 1), through: *seq };
@@ -417,12 +415,12 @@ impl Lanes {
         }
     }
 
-    /// Whether a lane is on hold.
+    /// Returns whether any lane is on hold.
     pub fn has_on_hold(&self) -> bool {
         !self.on_hold.is_empty()
     }
 
-    /// Has the first message of a lane on hold worked on again.
+    /// Takes a lane off hold, so that its first message is worked on again.
     pub fn take_up(&mut self, key: LaneKey) {
         if let Some(gap) = self.on_hold.remove(&key) {
             let mut lane = Lane::new(self.shortages);
@@ -432,14 +430,14 @@ impl Lanes {
         }
     }
 
-    /// The same for lanes in which a deletion may wait: it must not wait for what is held.
+    /// Takes lanes off hold in which a deletion may wait: it must not wait for held messages.
     pub fn take_up_touched(&mut self) {
         for key in std::mem::take(&mut self.touched) {
             self.take_up(key);
         }
     }
 
-    /// The same for lanes of which no message is held any more.
+    /// Takes lanes off hold of which no message is held any more.
     pub fn take_up_all_but(&mut self, held: &[(Seq, LaneKey)]) {
         let held: HashSet<LaneKey> = held.iter().map(|(_, key)| *key).collect();
         let free: Vec<LaneKey> =
@@ -449,7 +447,7 @@ impl Lanes {
         }
     }
 
-    /// There was no room for the first message of a busy lane, which is large.
+    /// Notes that there was no room for the first message of a busy lane, which is large.
     pub fn refuse(&mut self, key: LaneKey) {
         if let Some(lane) = self.lanes.get_mut(&key) {
             lane.refused = lane.heads.front().map(|head| head.seq);
@@ -476,13 +474,13 @@ impl Lanes {
         }
     }
 
-    /// Takes the busy lanes whose first message was read with an earlier attempt, with the time of day at which
-    /// it is due. [`Lanes::wait`] must be called for each.
+    /// Takes the busy lanes whose first message had been tried when it was read, with the time at which its retry is
+    /// due. The caller must call [`Lanes::wait`] for each.
     pub fn take_tried_before(&mut self) -> Vec<(LaneKey, Timestamp)> {
         std::mem::take(&mut self.tried_before)
     }
 
-    /// The first message of a busy lane needs another step, not before `until`.
+    /// Notes that the first message of a busy lane needs another step, but not before `until`.
     pub fn wait(&mut self, key: LaneKey, until: Instant) {
         let Some(lane) = self.lanes.get_mut(&key) else {
             return;
@@ -504,18 +502,18 @@ impl Lanes {
         }
     }
 
-    /// How many lanes wait.
+    /// Returns how many lanes wait.
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
 
-    /// When the next waiting lane wakes.
+    /// Returns when the next waiting lane wakes.
     pub fn next_wake(&self) -> Option<Instant> {
         self.waiting.first().map(|(until, _)| *until)
     }
 }
 
-/// Whether a message may be of type `delete`: none of those is an event.
+/// Returns whether a message may be of type `delete`, which is never in the class of events.
 fn may_be_deletion(head: Head) -> bool {
     head.class != Class::Event
 }

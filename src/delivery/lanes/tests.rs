@@ -109,7 +109,7 @@ fn an_urgent_message_makes_its_whole_lane_urgent() {
     lanes.push(of_class(1, 1, Class::Bulk), None);
     lanes.push(of_class(2, 2, Class::Live), None);
     lanes.push(of_class(3, 3, Class::Live), None);
-    // Its identify goes before its track, and both before the others.
+    // The lane's identify goes before its track, and both before other lanes.
     lanes.push(of_class(4, 3, Class::Event), None);
     for (seq, lane) in [(3, 3), (4, 3), (2, 2), (1, 1)] {
         assert_eq!(next(&mut lanes), Some(seq));
@@ -141,13 +141,13 @@ fn a_message_read_early_waits_for_earlier_ones_of_its_lane() {
     assert_eq!(next(&mut lanes), None);
     lanes.push(head(11, 7), Some(Seq(2)));
     lanes.complete(&asked(7, 2, 8), part(&[3, 9], 7, None));
-    // The third goes before the ninth; the eleventh was pushed during the reading.
+    // Message 3 goes before 9. Message 11 was pushed during the reading.
     for expected in [3, 9] {
         assert_eq!(reading(&mut lanes, 5), None);
         assert_eq!(next(&mut lanes), Some(expected));
         lanes.finish(LaneKey(7));
         if expected == 3 {
-            // The reading ended before the ninth, so the part around it is read again.
+            // The reading ended before message 9, so the part around it is read again.
             assert_eq!(reading(&mut lanes, 5), Some((7, 8, 10)));
             lanes.complete(&asked(7, 8, 10), part(&[9, 10, 11], 7, None));
         }
@@ -168,7 +168,7 @@ fn a_long_lane_is_read_part_by_part() {
     lanes.push(of_class(9, 7, Class::Bulk), None);
     assert_eq!((lanes.len(Class::Event), lanes.len(Class::Bulk)), (3, 1));
     lanes.fall_short();
-    // Only held messages before the gap are neighbours.
+    // Only messages in memory before the gap are neighbours.
     let turn = lanes.next(50, true).unwrap();
     assert_eq!((turn.head.seq, turn.neighbours), (Seq(1), vec![Seq(2), Seq(3)]));
     for expected in [1, 2, 3] {
@@ -185,7 +185,7 @@ fn a_long_lane_is_read_part_by_part() {
         lanes.finish(LaneKey(7));
     }
     assert_eq!(reading(&mut lanes, 1), Some((7, 6, 8)));
-    // The messages without room are gone: they were delivered in the meantime, or merged.
+    // The messages without room are gone: they were delivered or merged in the meantime.
     lanes.complete(&asked(7, 6, 8), part(&[], 7, None));
     assert_eq!(next(&mut lanes), Some(9));
     lanes.finish(LaneKey(7));
@@ -254,7 +254,7 @@ fn large_messages_wait_for_room_in_the_order_of_all_others_and_small_ones_do_not
         let turn = lanes.next(0, true).unwrap();
         assert_eq!((turn.head.seq.0, turn.is_large), (seq, true));
     }
-    // A retry needs room again; the message behind it may be small.
+    // A retry needs room again, but the message behind it may be small.
     lanes.again(LaneKey(2));
     assert!(!lanes.has_ready(false));
     assert_eq!(next(&mut lanes), Some(2));
@@ -385,14 +385,14 @@ proptest! {
     }
 }
 
-/// Takes the turn of the first ready lane, whose first message is held.
+/// Takes the turn of the first ready lane and puts that lane on hold.
 fn hold_next(lanes: &mut Lanes) -> Option<i64> {
     let turn = lanes.next(0, true)?;
     lanes.hold(turn.head.lane);
     Some(turn.head.seq.0)
 }
 
-/// Reads a lane that is taken up: these messages are pending in it.
+/// Reads a lane that was taken up, in which these messages are pending.
 fn read_lane(lanes: &mut Lanes, pending: &[Head]) -> (i64, i64) {
     let reading = lanes.next_to_read(10).unwrap();
     lanes.complete(&reading, LanePart { heads: pending.to_vec(), through: None });
@@ -407,7 +407,7 @@ fn a_lane_on_hold_takes_no_room_and_keeps_its_order() {
     }
     assert_eq!(hold_next(&mut lanes), Some(1));
     assert_eq!((lanes.len(Class::Event), lanes.has_on_hold()), (1, true));
-    // What comes later is not held in memory, and does not overtake.
+    // Later messages are not kept in memory, and do not overtake.
     lanes.push(head(4, 7), None);
     assert_eq!(lanes.len(Class::Event), 1);
     assert_eq!(next(&mut lanes), Some(3));
@@ -431,11 +431,11 @@ fn a_lane_that_was_on_hold_before_the_start_is_not_worked_on() {
     }
     assert_eq!(next(&mut lanes), Some(6));
     assert_eq!(next(&mut lanes), None);
-    // Nothing of the lane is held any more, in the store.
+    // In the store, no message of the lane is held any more.
     lanes.take_up_all_but(&[(Seq(3), LaneKey(8))]);
     assert_eq!(read_lane(&mut lanes, &[head(2, 7)]), (1, 5));
     assert_eq!(next(&mut lanes), Some(2));
-    // Taken up, and its message has been discarded.
+    // The lane is taken up, and its message has been discarded.
     lanes.take_up(LaneKey(8));
     assert_eq!(read_lane(&mut lanes, &[]), (2, 3));
     assert_eq!(next(&mut lanes), None);
@@ -457,7 +457,7 @@ fn a_deletion_behind_what_is_held_has_the_lane_taken_up_once() {
     assert_eq!(hold_next(&mut lanes), Some(1), "it was no deletion either");
     lanes.take_up_touched();
     assert!(!lanes.has_ready(true), "known already");
-    // One that comes while the first message is worked on.
+    // A possible deletion arrives while the first message is being worked on.
     lanes.take_up(LaneKey(7));
     read_lane(&mut lanes, &pending);
     assert_eq!(next(&mut lanes), Some(1));

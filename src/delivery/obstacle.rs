@@ -17,7 +17,7 @@ impl Obstacle {
                 "Loops refuses the API key: delivery is paused, nothing is lost; set the correct key (api_key of this destination) and restart, or enable the key in Loops"
             }
             Obstacle::BaseUrl => {
-                "there is no Loops at base_url: every call gets a 404 or a response from another server; delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to a URL that ends in /v1, such as https://app.loops.so/api/v1, and restart"
+                "there is no Loops at base_url, where every call gets a 404 or a response from another server: delivery is paused, nothing is lost; set base_url of this destination (LOOPS_BASE_URL) to a URL that ends in /v1, such as https://app.loops.so/api/v1, and restart"
             }
         }
     }

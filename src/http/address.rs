@@ -1,20 +1,20 @@
-//! Where a request comes from: the peer, or what a trusted proxy says of it.
+//! The address of a request's sender: the peer, or the address that a trusted proxy reports.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Request};
 
-/// Put into a request's extensions by the server: the other end of the connection.
+/// The other end of the connection. The server puts it into a request's extensions.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
-/// A network: an address and how many of its leading bits count.
+/// A network: an address, and how many of its leading bits belong to the network.
 #[derive(Debug, Clone, Copy)]
 pub struct Network {
-    /// An address in it.
+    /// An address in the network.
     pub address: IpAddr,
-    /// Leading bits that its addresses share; all of them where it is larger than an address.
+    /// How many leading bits its addresses share. All bits, if this is longer than an address.
     pub prefix: u8,
 }
 
@@ -28,46 +28,45 @@ impl Network {
             _ => return false,
         };
         let beyond = width - u32::from(self.prefix).min(width);
-        // A shift by the whole width is one too far for the operator.
+        // The `>>` operator cannot shift by the whole width.
         (ours ^ theirs).checked_shr(beyond).unwrap_or(0) == 0
     }
 }
 
-/// The address of a request's sender; `None` where the server did not note its peer.
+/// Returns the address of a request's sender; `None` if the server did not note the peer.
 pub(super) fn sender_of<B>(request: &Request<B>, trusted: &[Network]) -> Option<IpAddr> {
     let peer = request.extensions().get::<Peer>()?.0.ip();
     Some(sender(peer, request.headers(), trusted))
 }
 
-/// Whether the client of the proxy in front asked over HTTPS, by what the proxy says. Anyone can say so: decide
-/// nothing by it that matters to others than the one who says it.
+/// Returns whether the client of the proxy in front used HTTPS, according to the proxy's headers. Anyone can send these
+/// headers, so use this only for decisions that affect nobody but the sender.
 pub fn is_over_tls(headers: &HeaderMap) -> bool {
     let protocol = Forwarded::of(headers).protocol;
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("https"))
 }
 
-/// What a trusted proxy says of the URL that its client asked for. Each part is what the proxy that
-/// is nearest to the client said, where there are several.
+/// The URL that the client requested, according to the proxies in front. If there are several proxies, each part comes
+/// from the one nearest to the client.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Forwarded {
     /// `https` or `http`.
     pub(super) protocol: Option<String>,
-    /// Host, with the port where it is not the usual one.
+    /// The host, with the port unless it is the default one.
     pub(super) host: Option<String>,
-    /// What the proxy took away from the beginning of the path.
+    /// The prefix of the path that the proxy stripped.
     pub(super) prefix: Option<String>,
 }
 
 impl Forwarded {
-    /// Reads `X-Forwarded-Proto`, `-Host` and `-Prefix`, and where these are missing `Forwarded`
-    /// (RFC 7239).
+    /// Reads `X-Forwarded-Proto`, `-Host` and `-Prefix`, and `Forwarded` (RFC 7239) for parts that are missing there.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let first = |name: &str| {
             let first = text(name)?.split(',').next()?.trim();
             (!first.is_empty()).then(|| first.to_owned())
         };
-        // The first element that has the part, of all lines.
+        // The elements of all lines. The first element that has a part provides it.
         let elements = || {
             let lines = headers.get_all("forwarded").iter().filter_map(|line| line.to_str().ok());
             lines.flat_map(|line| line.split(','))
@@ -88,13 +87,13 @@ impl Forwarded {
     }
 }
 
-/// Whether the other end of a connection is a trusted proxy.
+/// Returns whether the other end of a connection is a trusted proxy.
 pub(super) fn is_trusted(peer: Option<Peer>, trusted: &[Network]) -> bool {
     let address = peer.map(|peer| peer.0.ip().to_canonical());
     address.is_some_and(|address| trusted.iter().any(|network| network.holds(address)))
 }
 
-/// Whether a text is a host name or an address, perhaps with a port.
+/// Returns whether a string is a host name or an address, optionally with a port.
 pub(super) fn is_host(text: &str) -> bool {
     let is_port = |port: &str| port.is_empty() || port.parse::<u16>().is_ok();
     text.parse::<Authority>().is_ok_and(|authority| {
@@ -104,7 +103,8 @@ pub(super) fn is_host(text: &str) -> bool {
     })
 }
 
-/// The first of the IPv6 addresses that share this many leading bits with the address; an IPv4 address itself.
+/// Returns the first of the IPv6 addresses that share this many leading bits with the address. An IPv4 address is
+/// returned unchanged.
 pub(super) fn shared(address: IpAddr, leading_bits: u32) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -115,12 +115,12 @@ pub(super) fn shared(address: IpAddr, leading_bits: u32) -> IpAddr {
     }
 }
 
-/// Whether an address is one of a private network or of this machine, and so none of the internet's.
+/// Returns whether an address belongs to a private network or to this machine, rather than to the internet.
 pub(super) fn is_private(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             let [a, b, ..] = address.octets();
-            // Providers share the last among customers, and platforms use it for their own load balancers.
+            // Providers share 100.64.0.0/10 among customers, and platforms use it for their own load balancers.
             let is_shared = a == 100 && (64..128).contains(&b);
             address.is_private() || address.is_loopback() || address.is_link_local() || is_shared
         }
@@ -130,8 +130,8 @@ pub(super) fn is_private(address: IpAddr) -> bool {
     }
 }
 
-/// The network of an address as a log line may show it: enough to find an attacker in the proxy's own
-/// log, but not the address of a person.
+/// Returns the network of an address, for log lines: enough to find an attacker in the proxy's own log, but not a
+/// person's address.
 pub(super) fn shown_network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => {
@@ -145,8 +145,8 @@ pub(super) fn shown_network(address: IpAddr) -> String {
     }
 }
 
-/// Walks back from the peer for as long as a trusted proxy speaks. Each proxy adds whom it got the
-/// request from at the end of `X-Forwarded-For`; what stands before that is the sender's own word.
+/// Walks back from the peer as long as the address is a trusted proxy's. Each proxy appends the address that it got the
+/// request from to `X-Forwarded-For`. Anything before that is only claimed by the sender.
 fn sender(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     let said = headers.get_all("x-forwarded-for");
     let said: Vec<&str> = said.iter().filter_map(|value| value.to_str().ok()).collect();
@@ -161,7 +161,7 @@ fn sender(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
     sender
 }
 
-/// An address as proxies write it: some add the port.
+/// Parses an address as proxies write it: some add the port.
 fn read_address(text: &str) -> Option<IpAddr> {
     let text = text.trim();
     let address = text.parse().ok().or_else(|| Some(text.parse::<SocketAddr>().ok()?.ip()));

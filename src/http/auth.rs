@@ -1,11 +1,11 @@
-//! Who sends: the key that a request brings.
+//! The credentials of a request.
 
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// The user name of Basic authentication, where write keys stand; `None` for other schemes (SDKs set
-/// up for OAuth send `Bearer`, and the key in the body) and for an empty name.
+/// Returns the user name of Basic authentication, which carries the write key. `None` for an empty name, and for other
+/// schemes: SDKs set up for OAuth send `Bearer`, and the key in the body.
 pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
     let credentials = STANDARD.decode(scheme(headers, "basic")?).ok()?;
     let credentials = String::from_utf8(credentials).ok()?;
@@ -13,7 +13,7 @@ pub(super) fn basic_user(headers: &HeaderMap) -> Option<String> {
     (!user.is_empty()).then(|| user.to_owned())
 }
 
-/// The token of Bearer authentication.
+/// Returns the token of Bearer authentication.
 pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme(headers, "bearer")
 }

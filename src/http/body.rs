@@ -1,8 +1,8 @@
-//! Reads a body within the limits of time, of its size after inflating, and of the memory budget.
+//! Reads a body within the limits on time, on its size after inflating, and on memory.
 //!
-//! No part of a body is dropped silently. Several gzip members are one body, as RFC 1952 has it; what
-//! follows them is part of the body as it is; and of a gzip that was cut off everything that can be
-//! inflated is read, because whole messages may be in it.
+//! No part of a body is dropped silently. Several gzip members make one body, as RFC 1952 says. Bytes that follow them
+//! belong to the body unchanged. If a gzip was cut off, everything that can be inflated is read, because it may contain
+//! whole messages.
 
 use std::io::{ErrorKind, Read as _};
 
@@ -20,11 +20,11 @@ use super::memory::{Account, NoRoom};
 /// The first bytes of a gzip member, by RFC 1952.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// The most gzip members of a body that are nearly empty, which cost more than what is in them: as many as a batch has
-/// messages, should a sender compress each alone.
+/// The most nearly empty gzip members of a body. Opening one costs more than its contents. A batch may have this many
+/// messages, in case a sender compresses each separately.
 const SMALL_MEMBERS_MAX: usize = 10_000;
 
-/// A member of fewer bytes is nearly empty.
+/// A gzip member with fewer bytes than this is nearly empty.
 const SMALL_MEMBER_BYTES: usize = 1_024;
 
 /// How many bytes are inflated at a time.
@@ -52,7 +52,7 @@ pub(super) async fn read(
     let limits = &state.0.limits;
     let mut into = Growing::new(limits.body_bytes_max, account, contract);
     let length = body.size_hint().exact();
-    // Compressed or not: a body that is already longer than the limit is too large.
+    // Compressed or not, a body that is longer than the limit is too large.
     if length.is_some_and(|length| length > limits.body_bytes_max as u64) {
         return Err(too_large(limits.body_bytes_max));
     }
@@ -60,7 +60,7 @@ pub(super) async fn read(
     let collected = match timeout(limits.body_timeout, collect(body, into, is_gzip)).await {
         Ok(collected) => collected?,
         Err(_) => {
-            return Err(contract.not_now("the body did not come in time: send the request again"));
+            return Err(contract.not_now("the body did not arrive in time: send the request again"));
         }
     };
     if !is_gzip {
@@ -69,7 +69,7 @@ pub(super) async fn read(
     let usual_bytes = collected.bytes.len().saturating_mul(USUAL_RATIO);
     let inflated = state.0.large_bodies.on(contract, usual_bytes, || {
         let (compressed, mut into) = collected.beside();
-        // All at once, so that it is not moved as it grows.
+        // All room is reserved at once, so that the buffer is not moved as it grows.
         into.expect(inflated_length(&compressed));
         into.reserve()?;
         inflate(&compressed, into)
@@ -77,12 +77,12 @@ pub(super) async fn read(
     inflated.await.map(Growing::end)
 }
 
-/// The length that a gzip says it has, at its end.
+/// Returns the inflated length that a gzip states at its end.
 fn inflated_length(compressed: &[u8]) -> Option<u64> {
     compressed.last_chunk().map(|length| u64::from(u32::from_le_bytes(*length)))
 }
 
-/// Whether a body is gzip by its `Content-Encoding`, in any casing, also by its old name.
+/// Returns whether a body is gzip according to `Content-Encoding`, in any casing and under its old name too.
 fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
     let mut encodings = headers.get_all(header::CONTENT_ENCODING).iter();
     let encoding = encodings.next().map_or(&b""[..], |value| value.as_bytes().trim_ascii());
@@ -101,7 +101,7 @@ fn is_gzip(headers: &HeaderMap) -> Result<bool, ApiError> {
 struct Growing {
     bytes: Vec<u8>,
     bytes_max: usize,
-    /// The length that its sender announced, up to which its buffer is not moved.
+    /// The length that the sender announced. The buffer is not moved before it exceeds this.
     bytes_usual: usize,
     account: Account,
     /// The bytes that the account holds for another purpose.
@@ -134,7 +134,7 @@ impl Growing {
     }
 
     fn grow(&mut self, capacity: usize) -> Result<(), ApiError> {
-        // While it is moved, it is in memory twice.
+        // While the buffer is moved, it is in memory twice.
         self.hold(self.bytes.capacity() + capacity)?;
         self.bytes.reserve_exact(capacity - self.bytes.len());
         self.hold(self.bytes.capacity())
@@ -151,13 +151,13 @@ impl Growing {
         self.bytes_usual = bytes.unwrap_or(usize::MAX).min(self.bytes_max);
     }
 
-    /// The bytes, and another body that grows beside them on the same account.
+    /// Returns the bytes, and a new body that grows beside them on the same account.
     fn beside(self) -> (Vec<u8>, Self) {
         let beside = self.bytes.capacity();
         (self.bytes, Self { bytes: Vec::new(), beside, ..self })
     }
 
-    /// The finished body, once no other body is on its account.
+    /// Returns the finished body. Any other body on its account must have been dropped.
     fn end(mut self) -> ReadBody {
         // Holding less than before never fails.
         let _ = self.account.hold(self.bytes.capacity());
@@ -174,7 +174,7 @@ fn too_large(bytes_max: usize) -> ApiError {
 fn broken_body() -> ApiError {
     ApiError::bad_request(
         "broken_body",
-        "the body broke off, or is not the gzip that Content-Encoding says",
+        "the body ended early, or is not gzip although Content-Encoding says so",
     )
 }
 
@@ -215,7 +215,7 @@ fn inflate(compressed: &[u8], mut into: Growing) -> Result<Growing, ApiError> {
             return Err(ApiError::bad_request(
                 "broken_body",
                 format!(
-                    "the body has more than {SMALL_MEMBERS_MAX} gzip members with next to nothing in them: compress it as a whole"
+                    "the body has more than {SMALL_MEMBERS_MAX} gzip members with almost nothing in them: compress it as a whole"
                 ),
             ));
         }

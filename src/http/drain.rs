@@ -1,5 +1,5 @@
-//! Reads bodies on that were answered early: a client that is still writing when the connection is
-//! closed would see a broken connection instead of the answer, and send it all again.
+//! Reads the rest of a body after an early response. If the connection were closed while the client is still writing,
+//! the client would see a broken connection instead of the response, and send everything again.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,14 +12,14 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-/// How much of a body is read on, as it comes over the wire.
+/// How much of the rest of a body is read, in bytes on the wire.
 const DRAIN_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Who sends nothing for so long is not writing.
+/// A client that sends nothing for this long is no longer writing.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 
-/// Lends a request's body out. What is left of it then can be read before the answer goes out; the whole
-/// body may take as long as `body_timeout`. `None`: there is no body.
+/// Lends out a request's body, so that the rest of it can be read before the response is sent. The whole body may take
+/// as long as `body_timeout`. `None`: there is no body.
 pub(super) fn lend(
     request: Request<Incoming>,
     body_timeout: Duration,
@@ -43,16 +43,17 @@ impl Loan {
     /// Reads the rest of the body, if it was given back before its end.
     pub(super) async fn read_rest(mut self) {
         if let Ok(body) = self.returned.try_recv() {
-            // No longer than a body may take in all: one that came too slowly is not waited for again.
+            // A body may not take longer in all than `body_timeout`, so a slow one gets no extra time.
             let left = self.until.saturating_duration_since(Instant::now());
             let _ = timeout(left, drain(body)).await;
         }
     }
 }
 
-/// Reads on for a while without keeping anything.
+/// Reads the rest of a body for a while, and discards it.
 async fn drain(mut body: Incoming) {
-    // Its connection is closed anyway, so close it at once, before the client sends a body that is dropped.
+    // A body this long is not read to its end, so the connection is closed either way. Close it at once, before the
+    // client sends more.
     if body.size_hint().lower() > DRAIN_BYTES_MAX as u64 {
         return;
     }
@@ -103,7 +104,7 @@ impl Drop for Lent {
         if let (Some(body), Some(owner)) = (self.body.take(), self.owner.take())
             && !body.is_end_stream()
         {
-            // Where the owner is gone, so is the connection.
+            // If the owner is gone, so is the connection.
             let _ = owner.send(body);
         }
     }

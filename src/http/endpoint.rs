@@ -1,4 +1,4 @@
-//! The endpoints of senders: the label of each in logs and metrics, and the contract of its answers.
+//! The endpoints of senders: the label of each in logs and metrics, and the contract of its responses.
 
 use super::error::Contract;
 use crate::segment::MessageType;
@@ -6,15 +6,15 @@ use crate::segment::MessageType;
 /// An endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// A message of this type, as its path says; the short paths of analytics.js count as the long ones.
+    /// A single message of the type in the path. The short paths of analytics.js count as the long ones.
     Single(MessageType),
     /// A batch.
     Batch,
     /// A batch of a bulk load.
     Import,
-    /// A batch at the root of the API, where SDKs for phones with a proxy setting send.
+    /// A batch at the root of the API, to which mobile SDKs with a proxy setting send.
     Root,
-    /// A batch that a page sends while it is left.
+    /// A batch that a page sends as it unloads.
     Beacon,
     /// The settings that analytics.js fetches before it sends.
     Settings,
@@ -31,7 +31,7 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    /// The pattern of its path; `unknown` for an unknown path.
+    /// Returns the pattern of its path; `unknown` for an unknown path.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Endpoint::Single(MessageType::Identify) => "/v1/identify",
@@ -54,7 +54,7 @@ impl Endpoint {
         }
     }
 
-    /// The endpoint at a path, whatever the method; `None`: a path of operators, or an unknown one.
+    /// Returns the endpoint at a path, for any method; `None` for operators' paths and unknown ones.
     pub(super) fn of_path(path: &str) -> Option<Self> {
         let one_segment = |rest: &str| !rest.is_empty() && !rest.contains('/');
         Some(match path {
@@ -85,7 +85,7 @@ impl Endpoint {
         })
     }
 
-    /// The contract that its answers keep.
+    /// Returns the contract that its responses follow.
     pub(super) fn contract(self) -> Contract {
         match self {
             Endpoint::Single(_)

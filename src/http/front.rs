@@ -1,8 +1,8 @@
-//! What every request passes before a router sees it, and every answer on its way back: the form of its
-//! head, plain paths, CORS, and the rest of a body that was answered early.
+//! The steps before and after the router, for every request: checks of its head, plain paths, CORS, and reading the
+//! rest of a body after an early response.
 //!
-//! It stands before the router instead of around each route, because axum clones and boxes every layer
-//! of a route for each request.
+//! They are in front of the router instead of around each route, because axum clones and boxes every layer of a route
+//! for each request.
 
 use std::convert::Infallible;
 use std::fmt::Display;
@@ -29,10 +29,10 @@ use super::requests::RequestMetrics;
 use super::server::Answer;
 use super::{HttpState, wellformed};
 
-/// How long a browser may remember what CORS allows. Chromium takes two hours at most.
+/// How long a browser may cache the CORS response. Chromium caches for at most two hours.
 const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(7_200);
 
-/// A router, and what stands before it.
+/// A router with the steps in front of it.
 #[derive(Debug)]
 pub struct Front {
     router: Cors<Router>,
@@ -42,7 +42,7 @@ pub struct Front {
 }
 
 impl Front {
-    /// Puts it before a router.
+    /// Puts the steps in front of a router.
     pub fn new(router: Router, state: &HttpState, requests: Arc<RequestMetrics>) -> Self {
         Self {
             router: cors().layer(router),
@@ -62,7 +62,7 @@ impl Front {
                 Contract::Tracking => cors().layer(service_fn(reject)).oneshot(request).await?,
                 Contract::Webhook | Contract::Admin => reject(request).await?,
             };
-            // A proxy may have read this request differently: then what follows it on the connection is not the
+            // A proxy may have read this request differently. The bytes that follow on the connection are then not the
             // next request.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return Ok(response);
@@ -78,7 +78,7 @@ impl Front {
 
 impl Front {
     fn report_malformed(&self, problem: &dyn Display) {
-        /// The path of such a request is not looked at.
+        /// The path of such a request is ignored.
         const UNKNOWN: &str = Endpoint::Unknown(Contract::Admin).as_str();
         let code = wellformed::CODE;
         if let Some(unlogged) = self.rejections.count("", UNKNOWN, code, 1) {
@@ -105,13 +105,12 @@ impl Answer for Front {
     }
 }
 
-/// CORS of the tracking API, errors included: an answer that a page may not read is a network error to
-/// analytics.js, which then retries what it should drop.
+/// CORS of the tracking API, including its errors. To analytics.js, a response that a page may not read is a network
+/// error, after which it retries messages that it should drop.
 ///
-/// Pages on any origin may read the answer. Whether their messages are accepted depends on their source,
-/// which is known once the key is, so that a page that is rejected learns why. The origin is mirrored
-/// because `*` fails with credentials, and so are the headers: tracing tools in a page add their own to
-/// each request.
+/// Pages on any origin may read the response, so that a page that is rejected learns why. Whether its messages are
+/// accepted depends on the source, which is known only once the key is. The origin is mirrored because `*` fails with
+/// credentials. The headers are mirrored because tracing tools in a page add their own to each request.
 fn cors() -> CorsLayer {
     CorsLayer::new()
         .allow_origin(AllowOrigin::mirror_request())

@@ -1,9 +1,9 @@
 //! Wrong keys: each is counted and logged, and an address that sends many is asked to slow down.
 //!
-//! A wrong key is answered with 401 (by the settings, with 404). Once an address has sent too many of them within a
-//! minute, further ones are answered with 429. Requests with the right key are never slowed down: one address may
-//! be that of an office or a proxy with many senders. A program that ignores the 429 can go on guessing, which
-//! only long random keys prevent, but it is logged.
+//! A wrong key gets a 401 (from the settings, a 404). Once an address has sent too many wrong keys within a minute,
+//! further ones get a 429. Requests with the right key are never slowed down, because an office or a proxy may have
+//! many senders at one address. A program that ignores the 429 can go on guessing, but that is logged; only long random
+//! keys make it futile.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -18,8 +18,7 @@ use super::error::ApiError;
 use super::limit::AddressLimit;
 use super::rejected::Rejections;
 
-/// The most wrong keys of one address in a minute. A sender whose key was removed sends some; an attacker
-/// needs many.
+/// The most wrong keys of one address in a minute. A sender whose key was removed sends a few; an attacker needs many.
 const GUESSES_MAX: u32 = 60;
 
 /// The endpoint of the admin API in logs and metrics.
@@ -36,7 +35,7 @@ pub struct Guesses {
 /// Where a request was rejected.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place<'a> {
-    /// Empty if it is not known.
+    /// Name of the source; empty if it is not known.
     pub(super) source: &'a str,
     pub(super) endpoint: &'static str,
     pub(super) sender: Option<IpAddr>,
@@ -47,7 +46,7 @@ impl Guesses {
         Self { by_address: AddressLimit::new(GUESSES_MAX), trusted_proxies, rejections }
     }
 
-    /// Counts and logs a request that is rejected, and returns the error to answer with.
+    /// Counts and logs a rejected request, and returns the error for the response.
     pub(super) fn reject(&self, place: Place<'_>, error: ApiError) -> ApiError {
         let error = match self.judge(place, error) {
             Ok(error) => error,
@@ -61,14 +60,14 @@ impl Guesses {
         error
     }
 
-    /// The same for the admin API.
+    /// Does the same as [`Guesses::reject`] for a request to the admin API.
     pub fn reject_admin<B>(&self, request: &Request<B>, error: ApiError) -> ApiError {
         let sender = sender_of(request, &self.trusted_proxies);
         self.reject(Place { source: "", endpoint: ADMIN_ENDPOINT, sender }, error)
     }
 
-    /// Returns the error; or, if its sender guesses too often, fails with the error that says so, which is already
-    /// counted and logged.
+    /// Returns the error. If the sender guesses too often, fails with the error that says so, which is already counted
+    /// and logged.
     fn judge(&self, place: Place<'_>, error: ApiError) -> Result<ApiError, ApiError> {
         if !error.is_guess {
             return Ok(error);

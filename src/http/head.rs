@@ -10,9 +10,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// The budget is counted in units of this many bytes.
 const UNIT: usize = 1_024;
 
-/// The memory of heads, in bytes. One takes at most 48 KiB beyond what is free: 24 KiB for its bytes (see
-/// `server::HEADER_BYTES_MAX`) and as much for 256 headers once they are parsed. So at least 170 of the longest have room at a
-/// time, or 680 with the 20 KB that Segment's subscription destination sends in a header.
+/// The memory of heads, in bytes. A head takes at most 48 KiB beyond its free part: 24 KiB for its bytes (see
+/// `server::HEADER_BYTES_MAX`) and as much for 256 headers once they are parsed. So at least 170 of the longest heads
+/// have room at a time, or 680 with the 20 KB that Segment's subscription destination sends in a header.
 const BUDGET_BYTES: usize = 8 * 1_024 * 1_024;
 
 /// The most bytes of a read. hyper's buffer grows with what a read returns, so this bounds what a connection takes while
@@ -23,11 +23,12 @@ pub(super) const READ_BYTES_MAX: usize = 8 * 1_024;
 /// the body arrives with it.
 const FREE_BYTES: usize = READ_BYTES_MAX;
 
-/// What a header takes beside its bytes once it is parsed (measured: 120), and how many of a request are not paid for.
+/// The bytes that a header takes beside its text once it is parsed (measured: 120).
 const HEADER_BYTES: usize = 128;
+/// The first headers of each request, which are not paid for once they are parsed.
 const FREE_HEADERS: usize = 64;
 
-/// The memory that heads may still take. Its clones share it.
+/// The memory that heads may still take. Clones share it.
 #[derive(Debug, Clone)]
 pub struct HeadBudget(Arc<Semaphore>);
 
@@ -37,13 +38,13 @@ impl Default for HeadBudget {
     }
 }
 
-/// There is no room for the head of a request.
+/// The budget has no room for the head of a request.
 #[derive(Debug, thiserror::Error)]
-#[error("the heads of other requests take all the memory for them")]
+#[error("the heads of other requests take all the memory for heads")]
 pub(super) struct NoRoom;
 
-/// The head of the request that a connection is currently reading or answering. Its clones share it: the stream counts what it reads, and the
-/// service notes when a request is answered.
+/// The head of the request that a connection is currently receiving or processing. Clones share it: the stream counts
+/// the bytes that it reads, and the service notes when a request has its response.
 #[derive(Debug, Clone)]
 pub(super) struct Head(Arc<Mutex<State>>);
 
@@ -55,7 +56,7 @@ struct State {
     permit: Option<OwnedSemaphorePermit>,
 }
 
-/// A request with a complete head. Dropping it gives back what its head held.
+/// A request with a complete head. Dropping it gives back the memory of the head.
 #[derive(Debug)]
 pub(super) struct Answering(Head);
 
@@ -65,7 +66,7 @@ impl Head {
         Self(Arc::new(Mutex::new(State { budget, bytes: 0, is_complete: false, permit: None })))
     }
 
-    /// Pays for bytes that were read, unless they are those of a body.
+    /// Pays for bytes that were read, unless they belong to a body.
     pub(super) fn read(&self, bytes: usize) -> Result<(), NoRoom> {
         let mut state = self.state();
         if state.is_complete {
@@ -76,7 +77,7 @@ impl Head {
         state.hold(due)
     }
 
-    /// Pays for the parsed headers of a request, from here on until it is answered.
+    /// Pays for the parsed headers of a request, until it has its response.
     pub(super) fn complete(&self, headers: usize) -> Result<Answering, NoRoom> {
         let mut state = self.state();
         let parsed = headers.saturating_sub(FREE_HEADERS) * HEADER_BYTES;
@@ -93,7 +94,7 @@ impl Head {
 }
 
 impl State {
-    /// Takes units until at least this many bytes are held.
+    /// Takes units until it holds at least this many bytes.
     fn hold(&mut self, bytes: usize) -> Result<(), NoRoom> {
         let held = self.permit.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
         let more = bytes.div_ceil(UNIT).saturating_sub(held);
@@ -133,14 +134,14 @@ mod tests {
     fn a_head_is_paid_for_until_its_request_is_answered() {
         let budget = HeadBudget::default();
         let head = Head::new(&budget);
-        // (bytes that are read, the units that the head then holds)
+        // (the bytes that are read, the units that the head then holds)
         for (bytes, held) in [(FREE_BYTES, 0), (1, 1), (UNIT - 1, 1), (1, 2), (20 * UNIT, 22)] {
             head.read(bytes).unwrap();
             assert_eq!(left(&budget), UNITS - held, "{bytes}");
         }
         let answering = head.complete(FREE_HEADERS + UNIT / HEADER_BYTES).unwrap();
         assert_eq!(left(&budget), UNITS - 23);
-        // Its body is paid for elsewhere.
+        // The body is paid for elsewhere.
         head.read(10_000_000).unwrap();
         assert_eq!(left(&budget), UNITS - 23);
         drop(answering);

@@ -1,4 +1,4 @@
-//! What container platforms and Prometheus ask for.
+//! The endpoints for container platforms and Prometheus.
 
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ pub(super) async fn alive() -> Json<Status> {
 )]
 pub(super) async fn ready(State(state): State<HttpState>) -> Result<Json<Status>, ApiError> {
     state.0.log.ready().await.map_err(|fault| {
-        // The source says what is wrong and what to do.
+        // The error's source says what is wrong and what to do.
         let message = telemetry::chain(&fault).to_string();
         tracing::warn!(error = message, "not ready");
         ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "not_ready", message)

@@ -1,8 +1,8 @@
-//! The one way from a request to the inbox, which all contracts share: the body is read, its messages
-//! are judged and stored together, and whatever is turned away is counted, logged and answered.
+//! The path from a request to the inbox, which all contracts share: the body is read, its messages are judged and
+//! stored together, and every rejection is counted, logged and responded to.
 //!
-//! A handler finds the source, authenticates, and splits the body; [`Visit::take`] does the rest, so
-//! that no handler can reject anything in silence.
+//! A handler finds the source, authenticates, and splits the body. [`Visit::take`] does the rest, so that no handler
+//! can reject anything silently.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -32,15 +32,15 @@ use crate::queue::{AcceptError, Accepted, Committed, FreeSpace, NewMessage};
 use crate::segment::message::MessageType;
 use crate::telemetry::{self, Span, SpanKind, TraceContext};
 
-/// How many messages of a batch count as one request: SDKs for browsers and apps send 10 or 20 at once.
+/// How many messages of a batch count as one request. SDKs for browsers and apps send 10 or 20 at once.
 const MESSAGES_PER_REQUEST: usize = 20;
 
-/// The memory that a rejected message takes in an answer: its record, its text, and its JSON.
+/// The memory that a rejected message takes in a response: its record, its text, and its JSON.
 const REJECTED_BYTES: usize = 512;
 
-/// What a request brings beside its endpoint.
+/// The parts of a request that handlers need.
 pub(super) struct Arrival {
-    /// Address of the sender; `None` where the server does not know its peer.
+    /// Address of the sender; `None` if the server does not know the peer.
     pub(super) sender: Option<IpAddr>,
     pub(super) method: Method,
     pub(super) headers: HeaderMap,
@@ -57,19 +57,19 @@ impl FromRequest<HttpState> for Arrival {
     }
 }
 
-/// A request that is being worked on, without its body.
+/// A request that is being processed, without its body.
 pub(super) struct Visit<'s> {
     pub(super) state: &'s HttpState,
     pub(super) endpoint: Endpoint,
     pub(super) sender: Option<IpAddr>,
     pub(super) headers: HeaderMap,
-    /// Who sends; `None` until that is known.
+    /// The source that sends; `None` until it is known.
     pub(super) source: Option<&'s Source>,
-    /// What the request pays for its body, and then for what is made of it.
+    /// The memory that the request pays for: first its body, then its messages.
     pub(super) account: Account,
-    /// What the address of a sender with a public key has paid for the request.
+    /// The share of the sender's limits that the request used, if the key is public.
     pub(super) charged: Charged,
-    /// What is traced of the request.
+    /// The span of the request.
     pub(super) span: Span,
 }
 
@@ -91,7 +91,7 @@ pub(super) struct Success {
     rejected: Vec<RejectedMessage>,
 }
 
-/// A success, and the account that pays for its body until the client has read it.
+/// A success, and the account that pays for the response's body until the client has read it.
 struct Answer {
     success: Success,
     account: Account,
@@ -108,7 +108,7 @@ impl IntoResponse for Answer {
                 let json = [(header::CONTENT_TYPE, "application/json")];
                 (json, account.bind(text)).into_response()
             }
-            // Serializing it cannot fail: it has no map.
+            // Serialization cannot fail: `Success` has no map.
             Err(_) => Json(success).into_response(),
         }
     }
@@ -116,11 +116,11 @@ impl IntoResponse for Answer {
 
 /// Why a request is turned away as a whole.
 enum TurnedAway {
-    /// By what it says.
+    /// Because of its contents or its sender.
     Error(ApiError),
-    /// Since the queue did not accept its messages.
+    /// Because the queue did not accept its messages.
     NotAccepted(AcceptError),
-    /// Since storing them took too long.
+    /// Because storing its messages took too long.
     TooSlow,
 }
 
@@ -131,8 +131,8 @@ impl From<ApiError> for TurnedAway {
 }
 
 impl<'s> Visit<'s> {
-    /// Takes a request in. `greet` judges its headers, before the body is read; `judge` judges the
-    /// body, with whatever `greet` returned. Either sets [`Visit::source`] as soon as it is known.
+    /// Processes a request. `greet` judges its headers before the body is read; `judge` judges the body, given the
+    /// result of `greet`. Either sets [`Visit::source`] as soon as it is known.
     pub(super) async fn take<G>(
         state: &'s HttpState,
         endpoint: Endpoint,
@@ -181,8 +181,8 @@ impl<'s> Visit<'s> {
         self.store(judged, body_bytes, started).await
     }
 
-    /// Lets a sender that has shown a key or token of its source use the memory kept for known senders; a public key
-    /// is known to everyone.
+    /// Lets a sender that has shown a key or token of its source use the memory for known senders, unless the key is
+    /// public: everyone knows a public key.
     pub(super) fn trust(&mut self) {
         if self.public().is_none() {
             self.account.set_known();
@@ -193,7 +193,7 @@ impl<'s> Visit<'s> {
         std::mem::replace(&mut self.account, self.state.0.budget.account())
     }
 
-    /// Pays for a message that was judged good, beside the body. Its sender is known by now, and can no longer upload
+    /// Pays for an accepted message, in addition to the body. Its sender is known by now, and can no longer upload
     /// slowly.
     pub(super) fn pay(&mut self, message: &NewMessage) -> Result<(), ApiError> {
         self.account.set_known();
@@ -201,7 +201,7 @@ impl<'s> Visit<'s> {
         paid.map_err(|NoRoom| self.endpoint.contract().no_room())
     }
 
-    /// The limits of a sender whose only credential is a public write key.
+    /// Returns the limits of a sender whose only credential is a public write key.
     pub(super) fn public(&self) -> Option<&'s Public> {
         let source = self.source?;
         let is_by_key = self.endpoint != Endpoint::Webhook || source.is_webhook_by_key();
@@ -218,7 +218,7 @@ impl<'s> Visit<'s> {
         Ok(())
     }
 
-    /// Fails if the address has stored too many bytes in the last minute. Messages count as they are stored:
+    /// Fails if the address has stored too many bytes in the last minute. Messages count with their stored size:
     /// decompressed, each with the parts that its batch shares.
     fn admit_bytes(&mut self, judged: &Judged) -> Result<(), ApiError> {
         let bytes = judged.messages.iter().map(|message| message.payload.len()).sum();
@@ -229,8 +229,8 @@ impl<'s> Visit<'s> {
         Ok(())
     }
 
-    /// Gives the address back what it paid for messages that were not stored, so that its retries during an outage do
-    /// not use up what it may send.
+    /// Gives an address back its share for messages that were not stored, so that retries during an outage do not use
+    /// up its limits.
     fn refund(&self) {
         let (Charged { requests, bytes }, now) = (&self.charged, Instant::now());
         let Some(public) = self.public() else { return };
@@ -243,7 +243,7 @@ impl<'s> Visit<'s> {
     }
 
     /// Fails if the disk has too little free space for messages of this kind. Messages that can wait are turned away
-    /// first, then all but those that Segment signed, and in the end these too.
+    /// first, then all but messages with a webhook signature or token, and in the end these too.
     fn admit_to_disk(&self) -> Result<(), AcceptError> {
         let is_signed = self.endpoint == Endpoint::Webhook
             && self.source.is_some_and(|source| !source.is_webhook_by_key());
@@ -258,7 +258,7 @@ impl<'s> Visit<'s> {
         }
     }
 
-    /// The properties that all messages of this request share.
+    /// Returns the properties that all messages of this request share.
     pub(super) fn intake(&self, source: &'s Source, kind: Option<MessageType>) -> Intake<'s> {
         Intake {
             digests: &self.state.0.digests,
@@ -268,7 +268,7 @@ impl<'s> Visit<'s> {
             kind,
             is_from_segment: matches!(self.endpoint, Endpoint::Webhook | Endpoint::Destination),
             is_sent_now: true,
-            // The sender of Segment's requests is a server of Segment's.
+            // Requests from Segment come from its own servers.
             ip: match self.endpoint {
                 Endpoint::Webhook | Endpoint::Destination => None,
                 _ => self.sender.filter(|_| source.stamps_ip),
@@ -279,7 +279,7 @@ impl<'s> Visit<'s> {
         }
     }
 
-    /// Stores the messages that were judged good.
+    /// Stores the accepted messages.
     async fn store(
         &mut self,
         judged: Judged,
@@ -288,12 +288,12 @@ impl<'s> Visit<'s> {
     ) -> Result<Answer, TurnedAway> {
         let no_room = |NoRoom| self.endpoint.contract().no_room();
         let Judged { mut messages, rejected } = judged;
-        // The answer is paid for now: later it could no longer be refused.
+        // The response is paid for now: after storing, the request could no longer be refused.
         let mut of_answer = self.state.0.budget.account();
         of_answer.set_known();
         of_answer.hold(rejected.len() * REJECTED_BYTES).map_err(no_room)?;
-        // The body is gone. The rest is bound to a message, so that it is paid for until the store is done with
-        // all of them, even if the client does not wait that long.
+        // The body is gone. The account is bound to the last message, so that all messages are paid for until the store
+        // is done with them, even if the client does not wait that long.
         let stored = messages.iter().map(memory_of).sum();
         self.account.hold(stored).map_err(no_room)?;
         if let Some(last) = messages.last_mut() {
@@ -313,7 +313,8 @@ impl<'s> Visit<'s> {
             accepted =
                 accepting.map_err(|_| TurnedAway::TooSlow)?.map_err(TurnedAway::NotAccepted)?;
         }
-        // Only now: a batch that could not be stored is turned away as a whole, and comes again.
+        // Rejections are reported only now: a batch that could not be stored is turned away as a whole, and will be
+        // sent again.
         self.report_rejected(&rejected);
         if let Some(source) = self.source {
             let new = count_accepted(source, &kinds, &accepted, received_at);
@@ -382,19 +383,19 @@ impl<'s> Visit<'s> {
             let line = self.state.0.rejections.count(source, endpoint, code, *messages);
             unlogged = line.map(|more| unlogged.unwrap_or(0) + more).or(unlogged);
         }
-        // One line for all of them, as long as any code may have one.
+        // One line for all of them, as long as any of the codes may have a line.
         if let Some(unlogged) = unlogged {
             warn!(source, endpoint, messages = rejected.len(), ?codes, unlogged, "rejected");
         }
     }
 
-    /// Counts, logs and answers a request that is turned away as a whole.
+    /// Counts and logs a request that is turned away as a whole, and returns the response.
     fn turn_away(&self, turned_away: TurnedAway) -> Response {
         let contract = self.endpoint.contract();
         let (error, cause) = match turned_away {
             TurnedAway::Error(error) => return self.reject(error),
             TurnedAway::TooSlow => {
-                // Without a refund: they may be stored yet.
+                // There is no refund, because the messages may still be stored.
                 let text = "storing takes too long at the moment: send the request again after Retry-After";
                 (contract.not_soon(text), "storing takes too long".to_owned())
             }
@@ -404,14 +405,14 @@ impl<'s> Visit<'s> {
             }
         };
         let (source, endpoint, code) = (self.source_name(), self.endpoint.as_str(), error.code);
-        // A warning: a store that does not work and a full disk have their own error lines.
+        // Only a warning: a store that does not work and a full disk have their own error lines.
         if let Some(unlogged) = self.state.0.rejections.count(source, endpoint, code, 1) {
             warn!(source, endpoint, code, error = %cause, unlogged, "rejected");
         }
         error.answer(contract)
     }
 
-    /// Counts, logs and answers a request that is rejected by what it says.
+    /// Counts and logs a request that is rejected because of its contents or its sender, and returns the response.
     pub(super) fn reject(&self, error: ApiError) -> Response {
         let place = Place {
             source: self.source_name(),
@@ -431,7 +432,7 @@ fn begin_span(state: &HttpState, endpoint: Endpoint, method: &Method, headers: &
     span
 }
 
-/// Counts what was accepted; returns how many messages were new.
+/// Counts accepted messages; returns how many were new.
 fn count_accepted(
     source: &Source,
     kinds: &[MessageType],
@@ -447,7 +448,7 @@ fn count_accepted(
     accepted.iter().filter(|accepted| **accepted == Accepted::New).count()
 }
 
-/// The memory that a message takes until it is stored.
+/// Returns the memory that a message takes until it is stored.
 fn memory_of(message: &NewMessage) -> usize {
     /// A record without its payload: ids and digests.
     const RECORD_BYTES: usize = 512;

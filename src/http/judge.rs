@@ -1,4 +1,4 @@
-//! Judges the messages of a request, each for itself: the good ones are kept, and the bad ones are listed in the answer.
+//! Judges the messages of a request one by one: good messages are kept, and bad ones are listed in the response.
 
 use super::HttpState;
 use super::error::ApiError;
@@ -11,12 +11,12 @@ use crate::queue::intake::{Intake, Rejection};
 use crate::segment::batch::{Batch, Piece};
 use crate::segment::message::InvalidMessage;
 
-/// How many times the largest body the messages of a batch may come to when the envelope's `context`
-/// has been merged into each: without a bound ten thousand messages would multiply it.
+/// The total size of a batch's messages once the envelope's `context` was merged into each, as a multiple of the
+/// largest body. Without this bound, ten thousand messages would multiply the `context`.
 const STORED_BODIES_MAX: usize = 2;
 
 impl Visit<'_> {
-    /// Judges one message: its rejection is the answer.
+    /// Judges one message. If it is rejected, so is the request.
     pub(super) fn judge_one(
         &mut self,
         intake: &Intake<'_>,
@@ -39,7 +39,7 @@ impl Visit<'_> {
         self.judge_items(intake, pieces, None)
     }
 
-    /// Judges a batch. Where nothing of it can be kept since it is broken, it is rejected as a whole.
+    /// Judges a batch. If it is so broken that no message can be kept, it is rejected as a whole.
     pub(super) fn judge_batch(
         &mut self,
         intake: &Intake<'_>,
@@ -48,18 +48,19 @@ impl Visit<'_> {
         let judged = self.judge_items(intake, batch.pieces.iter().copied(), Some(batch))?;
         if judged.messages.is_empty() && !batch.is_sound {
             let reason = judged.rejected.into_iter().next().map(|first| first.message);
-            let reason = reason.unwrap_or_else(|| "there is no message in it".to_owned());
+            let reason = reason.unwrap_or_else(|| "it contains no message".to_owned());
             return Err(ApiError::bad_request(
                 "bad_json",
                 format!(
-                    "nothing of the body can be accepted: {reason}; a batch is {{\"batch\": [message, …]}}"
+                    "nothing in the body can be accepted: {reason}; a batch is {{\"batch\": [message, …]}}"
                 ),
             ));
         }
         Ok(judged)
     }
 
-    /// Judges messages: the good ones are kept, the bad ones are listed in the answer. `batch` has what they share.
+    /// Judges messages: good messages are kept, and bad ones are listed in the response. `batch` has the parts that
+    /// they share.
     fn judge_items<'p>(
         &mut self,
         intake: &Intake<'_>,
@@ -68,7 +69,7 @@ impl Visit<'_> {
     ) -> Result<Judged, ApiError> {
         let now = self.state.0.clock.now();
         let bodies = STORED_BODIES_MAX.saturating_mul(self.state.0.limits.body_bytes_max);
-        // What an address may store in a minute is the most of a batch, too: else it would never be accepted.
+        // A batch may not be larger than the bytes an address may store in a minute: it would never be accepted.
         let of_address =
             self.public().map_or(usize::MAX, |public| public.bytes.per_minute() as usize);
         let mut room = Room { left: bodies.min(of_address) };
@@ -88,7 +89,7 @@ impl Visit<'_> {
                 }
                 Piece::Broken { at } => {
                     let text = format!(
-                        "no whole message stands at byte {at} of the body: it was cut off or damaged on the way"
+                        "there is no whole message at byte {at} of the body: it was cut off or damaged in transit"
                     );
                     Err(ApiError::bad_request("bad_json", text))
                 }
@@ -107,20 +108,20 @@ impl Visit<'_> {
     }
 }
 
-/// An id for a message that has none.
+/// Returns an id for a message that has none.
 fn new_id() -> String {
     format!("segment-loops-{}", uuid::Uuid::now_v7())
 }
 
-/// What the envelope at hand shares with its messages. Envelopes come one after the other, and only one is kept
+/// The parts that the current envelope shares with its messages. Envelopes come one after another, and only one is kept
 /// decoded: a damaged body may have thousands.
 #[derive(Default)]
 struct Shared {
     envelope: usize,
     object: Object,
-    /// How much it adds to each message.
+    /// How many bytes the envelope adds to each message.
     bytes: usize,
-    /// Held as long as something large is decoded here.
+    /// Held as long as a large envelope is decoded here.
     turn: Option<Turn>,
 }
 
@@ -138,14 +139,14 @@ impl Shared {
     }
 }
 
-/// How many bytes the messages of a batch may still come to, once the envelope has been merged into each.
+/// How many more bytes the messages of a batch may have in all, once the envelope has been merged into each.
 struct Room {
     left: usize,
 }
 
 impl Room {
-    /// Reads a message that comes to `due` bytes, if it has room. Merging is what costs memory and time, so it is
-    /// paid for before it is done, also for a message that is rejected after it.
+    /// Reads a message of an expected `due` bytes, if there is room. Merging costs memory and time, so it is paid for
+    /// beforehand, even for a message that is then rejected.
     fn take(
         &mut self,
         due: usize,
@@ -158,7 +159,7 @@ impl Room {
             }
             ApiError::from(rejection)
         })?;
-        // Times are added, and what is not UTF-8 grows.
+        // Stamping adds times, and bytes that are not UTF-8 grow.
         self.pay(message.payload.len().saturating_sub(due))?;
         Ok(message)
     }
@@ -166,14 +167,14 @@ impl Room {
     fn pay(&mut self, bytes: usize) -> Result<(), ApiError> {
         self.left = self.left.checked_sub(bytes).ok_or_else(|| {
             ApiError::too_large(
-                "with the batch's `context` merged into each message the batch is too large: send smaller batches, or a smaller `context`",
+                "with the batch's `context` merged into each message, the batch is too large: send smaller batches, or a smaller `context`",
             )
         })?;
         Ok(())
     }
 }
 
-/// Whether the envelope was merged into a message before it was rejected.
+/// Returns whether the envelope was merged into a message before the message was rejected.
 fn is_merged(rejection: &Rejection) -> bool {
     match rejection {
         Rejection::TooLarge { .. }
@@ -211,8 +212,8 @@ mod tests {
         }
     }
 
-    /// How many of a hundred messages of 10 bytes are read, and how many are taken, where there is
-    /// room for ten of them with what they share.
+    /// Returns how many of a hundred messages of 10 bytes are read, and how many are taken, if there is room for ten
+    /// with the parts that they share.
     fn read_and_taken(mut read: impl FnMut() -> Result<NewMessage, Rejection>) -> (usize, usize) {
         let mut room = Room { left: 1_000 };
         let mut reads = 0;
@@ -226,11 +227,12 @@ mod tests {
 
     #[test]
     fn no_more_is_merged_than_there_is_room_for() {
-        // As long as was to be expected, shorter since its own keys win, and longer.
+        // As long as expected; shorter, because a message's own keys win; and longer.
         assert_eq!(read_and_taken(|| Ok(message(100))), (10, 10));
         assert_eq!(read_and_taken(|| Ok(message(1))), (10, 10));
         assert_eq!(read_and_taken(|| Ok(message(200))), (5, 5));
-        // A message rejected after it was merged has cost as much; one rejected before costs nothing.
+        // A message that is rejected after merging costs as much as any other. A message that is rejected before that
+        // costs nothing.
         let nobody = || Err(Rejection::Invalid(InvalidMessage::Nobody));
         assert_eq!(read_and_taken(nobody), (10, 0));
         let not_json = || {

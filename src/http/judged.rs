@@ -1,4 +1,4 @@
-//! What became of the messages of a request.
+//! The outcome of judging the messages of a request.
 
 use serde::Serialize;
 use utoipa::ToSchema;

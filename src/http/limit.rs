@@ -1,9 +1,9 @@
 //! Limits what one address may send to a source whose write key is public: the requests, and the stored bytes, per
 //! minute.
 //!
-//! A bucket of tokens for each address: full at first, filled up again within a minute. What is kept
-//! is bounded: a bucket that was not used for a minute is full, and so need not be kept, and where
-//! there are more addresses than places, the others share one bucket.
+//! Each address has a token bucket, which is full at first and refills within a minute. The number of buckets is
+//! bounded: a bucket that was not used for a minute is full, so it need not be kept, and addresses beyond
+//! [`ADDRESSES_MAX`] share one bucket.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,13 +14,13 @@ use tokio::time::Instant;
 
 use super::address::shared;
 
-/// How long an empty bucket takes to be full.
+/// How long an empty bucket takes to refill.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// The most addresses of one minute that have a bucket of their own.
+/// The most addresses with a bucket of their own.
 const ADDRESSES_MAX: usize = 50_000;
 
-/// The owner of an IPv6 address has at least all that share this many leading bits with it.
+/// The owner of an IPv6 address also has at least all addresses that share this many leading bits with it.
 const IPV6_PREFIX: u32 = 64;
 
 /// A limit of a source.
@@ -32,9 +32,10 @@ pub struct AddressLimit {
 
 #[derive(Debug)]
 struct Buckets {
-    /// Those used since `began`, and those used in the period before. The key `None` is the bucket
-    /// of all that found no place, and of senders without an address.
+    /// The buckets used since `began`. The key `None` has the bucket that is shared by addresses without their own, and
+    /// by senders without an address.
     current: HashMap<Option<IpAddr>, Bucket>,
+    /// The buckets that were used in the period before, and not since.
     before: HashMap<Option<IpAddr>, Bucket>,
     began: Option<Instant>,
 }
@@ -46,19 +47,19 @@ struct Bucket {
 }
 
 impl AddressLimit {
-    /// A limit of this many units a minute.
+    /// Creates a limit of this many units a minute.
     pub fn new(per_minute: u32) -> Self {
         let buckets = Buckets { current: HashMap::new(), before: HashMap::new(), began: None };
         Self { per_minute: per_minute.max(1), buckets: Mutex::new(buckets) }
     }
 
-    /// The units a minute.
+    /// Returns the units a minute.
     pub fn per_minute(&self) -> u32 {
         self.per_minute
     }
 
-    /// Takes `units` (no more than a full bucket) from the bucket of an address; if they are not in it, the
-    /// error is the number of seconds until they are.
+    /// Takes `units` (at most a full bucket) from the bucket of an address. If the bucket has fewer, the error is the
+    /// number of seconds until it has enough.
     pub(super) fn take(
         &self,
         address: Option<IpAddr>,
@@ -79,11 +80,11 @@ impl AddressLimit {
             return Ok(());
         }
         let seconds = ((cost - bucket.tokens) / per_second).ceil();
-        // Between 1 and a minute: no cast can be cut off.
+        // The value is at most a minute, so the cast does not truncate it.
         Err((seconds as u32).max(1))
     }
 
-    /// Puts back what was taken in vain.
+    /// Puts back units that were taken in vain.
     pub(super) fn give_back(&self, address: Option<IpAddr>, units: usize, now: Instant) {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let full = f64::from(self.per_minute);
@@ -116,7 +117,7 @@ impl Buckets {
     }
 }
 
-/// The address under which a sender is counted.
+/// Returns the address under which a sender is counted.
 fn counted(address: Option<IpAddr>) -> Option<IpAddr> {
     address.map(|address| shared(address, IPV6_PREFIX))
 }
@@ -134,7 +135,7 @@ mod tests {
         let limit = AddressLimit::new(6);
         let start = Instant::now();
         let at = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        // (seconds, address, requests) → what comes of it
+        // (seconds, address, requests) → result
         let cases = [
             (0.0, "192.0.2.1", 5, Ok(())),
             (0.0, "192.0.2.1", 1, Ok(())),
@@ -143,10 +144,10 @@ mod tests {
             (9.0, "192.0.2.1", 1, Err(1)),
             (10.5, "192.0.2.1", 1, Ok(())),
             (10.5, "192.0.2.1", 1, Err(10)),
-            // More than a full bucket is a full bucket.
+            // More units than a full bucket count as a full bucket.
             (75.0, "192.0.2.1", 100, Ok(())),
             (75.0, "192.0.2.1", 1, Err(10)),
-            // The bucket is remembered over the end of a period.
+            // The bucket is remembered beyond the end of a period.
             (121.0, "192.0.2.1", 5, Err(4)),
             (121.0, "192.0.2.1", 4, Ok(())),
             (1_000.0, "192.0.2.1", 6, Ok(())),
@@ -168,7 +169,7 @@ mod tests {
         limit.take(address, 4, now).unwrap();
         limit.give_back(address, 3, now);
         assert_eq!(limit.take(address, 6, now), Err(10));
-        // Never more than a full bucket.
+        // The bucket never has more than when full.
         limit.give_back(address, 6, now);
         limit.take(address, 6, now).unwrap();
         assert_eq!(limit.take(address, 1, now), Err(10));
@@ -186,7 +187,7 @@ mod tests {
             let buckets = limit.buckets.lock().unwrap();
             buckets.current.len() + buckets.before.len()
         };
-        // Those that find no place share a bucket; those that have one keep it.
+        // Addresses without a bucket share one; addresses that have one keep it.
         assert_eq!(limit.take(address(ADDRESSES_MAX), 1, start), Ok(()));
         assert_eq!(limit.take(address(ADDRESSES_MAX + 1), 1, start), Ok(()));
         assert_eq!(limit.take(address(ADDRESSES_MAX + 2), 1, start), Err(30));

@@ -18,7 +18,7 @@ pub(super) struct LineLimit {
 struct Lines {
     began: Option<Instant>,
     written: u32,
-    /// Events since the last line that had none.
+    /// Events without a line since the last line.
     unlogged: u64,
 }
 
@@ -28,8 +28,8 @@ impl LineLimit {
         Self { lines_max, lines: Mutex::default() }
     }
 
-    /// Returns the number of events that were not logged since the last line; `None` if this one must
-    /// not be logged either.
+    /// Returns the number of events that were not logged since the last line; `None` if this event must not be logged
+    /// either.
     pub(super) fn line(&self, now: Instant) -> Option<u64> {
         // A panic between plain assignments leaves nothing half done.
         let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);

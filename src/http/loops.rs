@@ -1,4 +1,4 @@
-//! Loops' webhooks: what became of mails and contacts.
+//! Loops' webhooks, which report what happened to mails and contacts.
 //!
 //! The signature is checked over the bytes as they were received. An event is on stable storage before it is
 //! acknowledged.
@@ -33,24 +33,24 @@ use crate::feedback::{
 use crate::queue::{NewFeedback, Recorded, SignedWebhook};
 use crate::telemetry;
 
-/// How far the time of a webhook may be from ours: further away, it may be an old one that somebody repeats. Five minutes,
-/// as the libraries of Standard Webhooks have it.
+/// How far the time of a webhook may be from ours. Beyond that, someone may be replaying an old webhook. Five minutes,
+/// as in the libraries of Standard Webhooks.
 const TOLERANCE_S: u64 = 5 * 60;
 
-/// The largest body: the longest one has all properties of a contact.
+/// The largest body. The longest ones have all properties of a contact.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
-/// The longest `webhook-id`. Loops' have about 30 characters.
+/// The longest `webhook-id`. The ids of Loops have about 30 characters.
 const ID_BYTES_MAX: usize = 200;
 
-/// What was recorded.
+/// The event is recorded.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Heard {
     /// Always `true`.
     success: bool,
 }
 
-/// A webhook of Loops that is being worked on.
+/// A webhook of Loops that is being processed.
 struct Hearing<'s> {
     state: &'s HttpState,
     destination: &'s str,
@@ -94,7 +94,7 @@ pub(super) async fn take(
     arrival: Arrival,
 ) -> Response {
     let webhooks = state.loops_webhooks();
-    // A name that is not text is that of no destination.
+    // A name that is not UTF-8 belongs to no destination.
     let name = name.map(|Path(name)| name).unwrap_or_default();
     let Arrival { sender, headers, body, .. } = arrival;
     let heard = async {
@@ -111,9 +111,9 @@ pub(super) async fn take(
 
 /// Why a webhook is turned away.
 enum TurnedAway {
-    /// By what it says.
+    /// Because of its contents or its sender.
     Error(ApiError),
-    /// Since it could not be stored, and why not.
+    /// Because it could not be stored; holds the reason.
     NotStored(String),
 }
 
@@ -124,9 +124,9 @@ impl From<ApiError> for TurnedAway {
 }
 
 impl TurnedAway {
-    /// Counts, logs and answers it.
+    /// Counts and logs it, and returns the response.
     fn answer(self, state: &HttpState, sender: Option<IpAddr>) -> Response {
-        // No source sends these.
+        // Webhooks of Loops have no source.
         let (source, endpoint) = ("", Endpoint::Loops.as_str());
         let contract = Endpoint::Loops.contract();
         let cause = match self {
@@ -139,7 +139,7 @@ impl TurnedAway {
         let error = contract.not_soon(
             "events cannot be stored at the moment: send the request again after Retry-After",
         );
-        // A warning: a store that does not work and a full disk have their own error lines.
+        // Only a warning: a store that does not work and a full disk have their own error lines.
         if let Some(unlogged) = state.0.rejections.count(source, endpoint, error.code, 1) {
             warn!(source, endpoint, code = error.code, error = cause, unlogged, "rejected");
         }
@@ -161,7 +161,7 @@ fn find<'w>(
     if webhook.keys.is_empty() {
         return Err(not_found(
             "webhook_off",
-            "this destination takes no webhooks of Loops: set destinations.NAME.loops_webhook_secret (LOOPS_WEBHOOK_SECRET) to the signing secret that Loops shows under Settings, Webhooks",
+            "this destination does not accept webhooks from Loops: set destinations.NAME.loops_webhook_secret (LOOPS_WEBHOOK_SECRET) to the signing secret that Loops shows under Settings, Webhooks",
         ));
     }
     Ok((name, webhook))
@@ -218,7 +218,7 @@ impl Hearing<'_> {
                 counter!(telemetry::FEEDBACK_FORWARDS, &labels).increment(1);
                 warn!(
                     destination,
-                    event, "a webhook of Loops is not handed on: too many wait for that"
+                    event, "a webhook of Loops is not handed on: too many are waiting"
                 );
             }
             (Recorded::New | Recorded::Duplicate, _) => {}
@@ -229,7 +229,7 @@ impl Hearing<'_> {
         Ok(())
     }
 
-    /// The headers, whose time must be near.
+    /// Returns the headers, after checking that their time is near.
     fn signed(&self) -> Result<Signed<'_>, ApiError> {
         let header = |name| {
             let value = self.headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
@@ -254,7 +254,7 @@ impl Hearing<'_> {
         if self.now.as_second().abs_diff(sent_at) > TOLERANCE_S {
             return Err(ApiError::bad_request(
                 "old_timestamp",
-                "webhook-timestamp is more than five minutes from the time here: it is an old webhook, or the clock here is wrong",
+                "webhook-timestamp is more than five minutes from the time here: the webhook is old, or the clock of this machine is wrong",
             ));
         }
         Ok(signed)
@@ -273,7 +273,7 @@ impl Hearing<'_> {
     }
 }
 
-/// The length that the headers announce.
+/// Returns the length that the headers announce.
 fn announced(headers: &HeaderMap) -> Option<usize> {
     headers.get(axum::http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What the webhooks of Loops need, by destination.
+//! The settings of Loops' webhooks, by destination.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use tokio::sync::Notify;
 
 use crate::feedback::Key;
 
-/// The destinations, with what their webhooks need.
+/// The settings of Loops' webhooks, by the name of the destination.
 #[derive(Debug, Default)]
 pub struct LoopsWebhooks(pub BTreeMap<String, LoopsWebhook>);
 
-/// The webhook of a destination.
+/// The settings of a destination's webhook.
 #[derive(Debug, Default)]
 pub struct LoopsWebhook {
-    /// The keys with any of which it may be signed; none: it is off.
+    /// The keys that may sign it; empty: the webhook is off.
     pub keys: Vec<Key>,
     /// Wakes the task that hands webhooks on; `None`: they are not handed on.
     pub forward: Option<Arc<Notify>>,

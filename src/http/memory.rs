@@ -1,11 +1,11 @@
 //! The memory that requests may take at once: for their bodies, and for the messages decoded from them.
 //!
-//! A request has an [`Account`] of the one [`Budget`]. It pays for its body while it is received and
-//! decompressed, then for its messages as they are stored, until the store has answered, then for a long answer
-//! until the client has read it. The sender of a request for which there is no room is asked to retry.
+//! Each request has an [`Account`] of the one [`Budget`]. It pays for the body while that is received and decompressed,
+//! then for the messages until the store is done with them, then for a long response until the client has read it. The
+//! sender of a request for which there is no room is asked to retry.
 //!
-//! Decoded messages are not paid for: one is decoded at a time, and of large ones, which take up to fifty times
-//! their length, only one in the whole process (see [`super::work`]).
+//! Decoded messages are not paid for. A request decodes one message at a time, and the whole process only one large
+//! message, which takes up to fifty times its length (see [`super::work`]).
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ const UNIT: usize = 1_024;
 /// The first bytes of each request are paid for from a part of the budget that nothing else may use.
 const SMALL_BYTES: usize = 16 * 1_024;
 
-/// The most that one request takes, as a multiple of the largest body: the body, and messages of up to twice its size,
-/// with their records.
+/// The most memory that one request takes, as a multiple of the largest body: the body, and messages of up to twice its
+/// size, with their records.
 pub(crate) const BODIES_PER_REQUEST: usize = 4;
 
 /// The memory that may still be taken.
@@ -34,11 +34,11 @@ pub(super) struct Budget {
     known: Arc<Semaphore>,
 }
 
-/// There is no room for more.
+/// The budget has no room for more.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NoRoom;
 
-/// What one request holds of the budget; given back when it is dropped.
+/// One request's share of the budget. It is given back when the account is dropped.
 #[derive(Debug)]
 pub(super) struct Account {
     budget: Budget,
@@ -48,8 +48,8 @@ pub(super) struct Account {
 }
 
 impl Budget {
-    /// A budget of this many bytes in all. One request with the largest body always has room in it: two of these
-    /// bodies, compressed and not, while its sender is unknown, and then all that it takes.
+    /// Creates a budget of this many bytes in all. One request with the largest body always has room: twice that body,
+    /// compressed and not, while its sender is unknown, and then everything that it takes.
     pub(super) fn new(bytes: usize, body_bytes_max: usize) -> Self {
         let semaphore = |bytes: usize| {
             Arc::new(Semaphore::new(bytes.div_ceil(UNIT).min(Semaphore::MAX_PERMITS)))
@@ -61,14 +61,15 @@ impl Budget {
         Self { small: semaphore(small), open: semaphore(open), known: semaphore(known) }
     }
 
-    /// An account that holds nothing, of a sender who is not known.
+    /// Returns an account that holds nothing, for a sender who is not known.
     pub(super) fn account(&self) -> Account {
         Account { budget: self.clone(), is_known: false, permits: Vec::new(), units: 0 }
     }
 }
 
 impl Account {
-    /// Lets the account use the part for known senders, also for what it already holds of the part for everyone.
+    /// Lets the account use the part for known senders, including for memory that it already holds from the part for
+    /// everyone.
     pub(super) fn set_known(&mut self) {
         if std::mem::replace(&mut self.is_known, true) {
             return;
@@ -99,24 +100,24 @@ impl Account {
         self.take_large(due.saturating_sub(self.units))
     }
 
-    /// Takes this many bytes more.
+    /// Takes this many more bytes.
     pub(super) fn add_bytes(&mut self, bytes: usize) -> Result<(), NoRoom> {
         self.hold((self.units * UNIT).saturating_add(bytes))
     }
 
-    /// Bytes that keep this account open until their last owner drops them.
+    /// Turns the bytes into shared ones that keep this account open until their last owner drops them.
     pub(super) fn bind(self, bytes: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Bound { bytes, _account: self })
     }
 
-    /// Takes units for more than the first bytes of a request: of one part, or of both.
+    /// Takes units for more than the first bytes of a request, from one part or from both.
     fn take_large(&mut self, units: usize) -> Result<(), NoRoom> {
         let Budget { open, known, .. } = &self.budget;
         let of_known = match self.is_known {
             true => units.min(known.available_permits()),
             false => 0,
         };
-        // Others may take some meanwhile: then the request is rejected, as it may be a moment later.
+        // Others may take some in the meantime. The request is then rejected, as it might have been a moment later.
         let parts = [(known, of_known), (open, units - of_known)];
         let parts = parts.map(|(part, units)| (units > 0).then(|| take(part, units)).transpose());
         let [from_known, from_open] = parts;
@@ -174,7 +175,7 @@ mod tests {
         account.hold(bytes).ok().map(|()| account)
     }
 
-    /// Holds all that senders can, in requests of these lengths.
+    /// Holds as much as senders can, in requests of these lengths.
     fn all(budget: &Budget, is_known: bool, lengths: &[usize]) -> Vec<Account> {
         let of_length = |bytes| std::iter::from_fn(move || held(budget, is_known, bytes));
         lengths.iter().copied().flat_map(of_length).collect()
@@ -198,7 +199,7 @@ mod tests {
         let large = held(&budget, true, 400_000).unwrap();
         let small = held(&budget, true, SMALL_BYTES).unwrap();
         drop((strangers, large, small));
-        // With the largest body there is always room: compressed and not, and then for its messages.
+        // A request with the largest body always has room: for the body, compressed and not, and then for its messages.
         let mut largest = held(&budget, false, 200_000).unwrap();
         assert_eq!(largest.hold(300_000), Err(NoRoom));
         let _other = held(&budget, false, 50_000).unwrap();
@@ -220,7 +221,7 @@ mod tests {
             || -> (usize, usize) { (of(&[&budget.small]), of(&[&budget.known, &budget.open])) };
         let mut account = budget.account();
         account.set_known();
-        // (bytes, the units that are left for small requests, and all others)
+        // (the bytes held, the units left for small requests and for all others)
         let cases = [
             (1, (24, 75)),
             (2 * UNIT, (23, 75)),

@@ -1,13 +1,12 @@
-//! From the socket to the inbox: Segment's three contracts, and what operators ask.
+//! From the socket to the inbox: Segment's three contracts, Loops' webhooks, and the endpoints for operators.
 //!
 //! * `tracking`: the HTTP Tracking API, to which any Segment SDK can be pointed.
 //! * `webhook`: Segment's Webhook destinations.
 //! * `subscription`: Segment's subscription (Developer Center) destination.
-//! * `loops`: Loops' webhooks, which are feedback and no messages.
+//! * `loops`: Loops' webhooks, which are feedback rather than messages.
 //!
-//! All end in `ingest`: decode, stamp, store, answer. An answer of success means that every message
-//! it does not list as rejected is on stable storage. Knows nothing of Loops
-//! but its webhooks.
+//! Messages all go through `ingest`: decode, stamp, store, respond. Success means that every message that the response
+//! does not list as rejected is on stable storage. This module knows nothing of Loops but its webhooks.
 
 mod address;
 mod auth;

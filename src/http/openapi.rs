@@ -1,4 +1,4 @@
-//! The description of the HTTP API, as OpenAPI: made from what the handlers say of themselves.
+//! The description of the HTTP API, as OpenAPI, generated from the handlers' own descriptions.
 
 use std::collections::BTreeMap;
 
@@ -23,11 +23,11 @@ use super::error::ErrorBody;
 )]
 struct Described;
 
-/// Adds what concerns the whole API to the description of its routes.
+/// Adds the parts that concern the whole API to the description of its routes.
 pub(super) fn complete(description: &mut utoipa::openapi::OpenApi) {
     let mut whole = Described::openapi();
     whole.merge(std::mem::take(description));
-    // One handler has three methods, and their names must differ.
+    // One handler has three methods, and their operation ids must differ.
     if let Some(webhook) = whole.paths.paths.get_mut("/webhook/{source}") {
         for (name, operation) in [("Put", &mut webhook.put), ("Patch", &mut webhook.patch)] {
             if let Some(id) =
@@ -96,12 +96,12 @@ pub struct Message {
     pub message_id: Option<String>,
     /// When it happened, in ISO 8601.
     pub timestamp: Option<String>,
-    /// The name of the event, of a `track`.
+    /// The name of the event, for `track`.
     pub event: Option<String>,
-    /// What is known about the person, of an `identify`.
+    /// What is known about the person, for `identify`.
     #[schema(value_type = Option<Object>)]
     pub traits: Option<Value>,
-    /// What is known about the event, of a `track`.
+    /// What is known about the event, for `track`.
     #[schema(value_type = Option<Object>)]
     pub properties: Option<Value>,
     /// Where the message comes from: the library, the page, the device.
@@ -139,7 +139,7 @@ pub enum OneOrMany {
     Many(Vec<Message>),
 }
 
-/// Errors by status, with what each means.
+/// Returns the descriptions of errors, by status.
 pub fn errors(statuses: &[(u16, &str)]) -> BTreeMap<String, RefOr<Response>> {
     let answer = |&(status, text): &(u16, &str)| {
         let content =
@@ -187,7 +187,7 @@ impl IntoResponses for TrackingErrors {
     }
 }
 
-/// The errors of analytics.js' own metrics, whose contents are not looked at.
+/// The errors for analytics.js' own metrics, whose contents are ignored.
 pub struct MetricsErrors;
 
 impl IntoResponses for MetricsErrors {
@@ -198,7 +198,7 @@ impl IntoResponses for MetricsErrors {
     }
 }
 
-/// The errors of the settings beside their own.
+/// The errors of the settings, apart from those that the handler lists itself.
 pub struct SettingsErrors;
 
 impl IntoResponses for SettingsErrors {

@@ -13,7 +13,7 @@ use super::error::{ApiError, Contract};
 /// The most segments of a path that a log line shows.
 const SEGMENTS_MAX: usize = 8;
 
-/// The segments of a path that a log line shows; any other may be a key or an address.
+/// The segments that log lines may show. Any other segment may be a key or an address.
 const WORDS: [&str; 36] = [
     "a",
     "alias",
@@ -53,8 +53,8 @@ const WORDS: [&str; 36] = [
     "webhooks",
 ];
 
-/// The request with its path as it is meant: several slashes count as one, and a slash at the end is
-/// dropped. Senders join their host setting and their path without looking.
+/// Normalizes the path of a request: several slashes count as one, and a trailing slash is dropped. Some senders join
+/// their host setting and their path carelessly.
 pub(super) fn plain_path<B>(mut request: Request<B>) -> Request<B> {
     let uri = request.uri();
     let path = uri.path();
@@ -72,7 +72,7 @@ pub(super) fn plain_path<B>(mut request: Request<B>) -> Request<B> {
         plain.push_str(query);
     }
     let mut parts = uri.clone().into_parts();
-    // A path stays one when slashes are taken away from it.
+    // A path stays valid when slashes are removed.
     if let Ok(plain) = plain.parse::<PathAndQuery>() {
         parts.path_and_query = Some(plain);
         if let Ok(uri) = Uri::from_parts(parts) {
@@ -82,7 +82,7 @@ pub(super) fn plain_path<B>(mut request: Request<B>) -> Request<B> {
     request
 }
 
-/// The answer for an unknown path.
+/// Responds to an unknown path.
 pub(super) async fn no_such_path(
     State(state): State<HttpState>,
     method: Method,
@@ -92,7 +92,7 @@ pub(super) async fn no_such_path(
     reject_unknown(&state, &method, uri.path(), error)
 }
 
-/// The answer for a method that a path does not have; axum adds `Allow`.
+/// Responds to a method that a path does not have. axum adds `Allow`.
 pub(super) async fn wrong_method(
     State(state): State<HttpState>,
     method: Method,
@@ -120,7 +120,7 @@ fn reject_unknown(state: &HttpState, method: &Method, path: &str, error: ApiErro
     error.answer(contract)
 }
 
-/// What a sender can do about an unknown path.
+/// Returns what a sender can do about an unknown path.
 fn hint(path: &str) -> String {
     let places = "messages go to /v1/identify, /v1/track, /v1/batch and so on, to /webhook/{source} or to /destination";
     let lower = path.to_ascii_lowercase();
@@ -128,7 +128,7 @@ fn hint(path: &str) -> String {
     let begins = |root: &&str| lower.find(*root).is_some_and(|at| at > 0);
     if let Some(root) = inner.iter().find(|root| begins(root)) {
         return format!(
-            "there is nothing at this path, which must begin with {root}: take what stands before it out of the sender's host setting, or let the proxy in front strip it"
+            "there is nothing at this path, which must begin with {root}: remove what precedes it from the sender's host setting, or let the proxy in front strip it"
         );
     }
     if lower != path {
@@ -137,7 +137,7 @@ fn hint(path: &str) -> String {
     format!("there is nothing at this path: {places}")
 }
 
-/// A path as a log line may show it: its well-known segments, and `*` for any other.
+/// Returns a path for log lines: its well-known segments, and `*` for any other.
 fn shown(path: &str) -> String {
     let mut shown = String::new();
     let mut segments = path.split('/').filter(|segment| !segment.is_empty());
@@ -152,7 +152,7 @@ fn shown(path: &str) -> String {
     if shown.is_empty() { "/".to_owned() } else { shown }
 }
 
-/// A method as a log line may show it: senders can invent methods.
+/// Returns a method for log lines. Senders can invent methods.
 fn shown_method(method: &Method) -> &'static str {
     const METHODS: [&str; 9] =
         ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];

@@ -1,4 +1,4 @@
-//! The connections that a listener may have: in all, and from one address.
+//! The connections that a listener may have, in all and from one address.
 
 use std::collections::HashMap;
 use std::io;
@@ -36,7 +36,7 @@ pub(super) struct Places {
 /// The place of a connection; dropping it makes room for another.
 #[derive(Debug)]
 pub(super) struct Place {
-    // Dropped before the permit, so that the connection that takes it next is not counted in addition to this one.
+    // Dropped before the permit, so that the next connection to take the permit is not counted on top of this one.
     _of_address: Option<OfAddress>,
     _permit: OwnedSemaphorePermit,
     open: Gauge,
@@ -73,7 +73,7 @@ impl Drop for OfAddress {
     }
 }
 
-/// The reasons for which connections are closed, as they are counted.
+/// The reasons why connections are closed, as metrics name them.
 const CUT_REASONS: [&str; 3] = ["address_connections_max", "write_timeout", "no_room"];
 
 impl Places {
@@ -112,7 +112,7 @@ impl Places {
         free.acquire_owned().await.ok()
     }
 
-    /// Gives a place to a connection of this peer; `None` if its address has too many.
+    /// Takes a place for a connection of this peer; `None` if its address has too many.
     pub(super) fn take(&self, permit: OwnedSemaphorePermit, peer: Peer) -> Option<Place> {
         let is_exempt = is_trusted(Some(peer), &self.limits.trusted_proxies);
         let of_address = match is_exempt {
@@ -174,7 +174,7 @@ impl Places {
                 listener,
                 network,
                 unlogged,
-                "a connection was closed: its client did not read the answers within server.write_timeout_ms"
+                "a connection was closed: its client did not read the responses within server.write_timeout_ms"
             ),
             Cut::NoRoom => warn!(
                 listener,
@@ -191,7 +191,7 @@ impl Places {
     }
 }
 
-/// The networks that an address counts for, and the most connections of each.
+/// Returns the networks that an address belongs to, and the most connections of each.
 fn bounds(address: IpAddr, most: &AddressConnections) -> Vec<((IpAddr, u32), usize)> {
     let leading = |bits| (shared(address, bits), bits);
     match address {
@@ -232,10 +232,10 @@ mod tests {
             ("2001:db8::2", true),
             ("2001:db8::3", false),
             ("2001:db8:0:1::3", true),
-            // The /48 has its three.
+            // The /48 already has its three connections.
             ("2001:db8:0:2::3", false),
             ("2001:db8:1::3", true),
-            // A gateway, behind which there may be everyone.
+            // The address of a gateway, behind which everyone may be.
             ("172.17.0.1", true),
             ("172.17.0.1", true),
             ("172.17.0.1", true),

@@ -1,6 +1,7 @@
-//! What every rejection has: a counter, which is exact, and a log line, of which there are few.
+//! Counts and logs rejections. The counter is exact; the log lines are limited.
 //!
-//! Strangers can have requests rejected as often as they like, and the log may be on the same disk as the messages.
+//! The lines are limited because strangers can cause rejections as often as they like, and the log may be on the same
+//! disk as the messages.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,8 +16,9 @@ use crate::telemetry;
 /// The most log lines a minute about one code at one source.
 const LINES_MAX: u32 = 20;
 
-/// Rejections of this time are counted for people, in parts of this length.
+/// How far back rejections are counted for people, in intervals of [`PART`].
 const COUNTED: Duration = Duration::from_secs(60 * 60);
+/// The length of the intervals in which rejections are counted.
 const PART: Duration = Duration::from_secs(60);
 
 /// How many requests and messages were rejected in the last hour, by source and code. The source is empty if it is
@@ -26,7 +28,7 @@ pub type RejectedCounts = BTreeMap<String, BTreeMap<String, u64>>;
 /// Counts rejections and bounds their log lines.
 #[derive(Debug, Default)]
 pub(super) struct Rejections {
-    /// By code and source. Both are few: senders cannot make them up.
+    /// By code and source. There are few of both, because senders cannot make them up.
     kinds: Mutex<HashMap<&'static str, HashMap<String, Kind>>>,
 }
 
@@ -34,12 +36,12 @@ pub(super) struct Rejections {
 #[derive(Debug)]
 struct Kind {
     lines: LineLimit,
-    /// Those of each part: when it began, and how many.
+    /// For each interval of [`PART`]: when it began, and the number of rejections.
     recent: VecDeque<(Instant, u64)>,
 }
 
 impl Rejections {
-    /// Counts rejected requests or messages. If they are to have a log line, returns how many such calls had none since
+    /// Counts rejected requests or messages. If they may have a log line, returns how many such calls had no line since
     /// the last one. `source` is empty if it is not known.
     pub(super) fn count(
         &self,
@@ -70,7 +72,7 @@ impl Rejections {
         kind.lines.line(now)
     }
 
-    /// Those of the last hour.
+    /// Returns the rejections of the last hour.
     pub(super) fn recent(&self) -> RejectedCounts {
         let now = Instant::now();
         let mut counts = RejectedCounts::new();

@@ -1,6 +1,6 @@
-//! Metrics of requests: how long each took until its answer began, and how many wait for theirs.
+//! Metrics of requests: how long each waited for its response to begin, and how many are waiting.
 //!
-//! Routes are labels, and senders can invent paths: what is no route counts as `unknown`.
+//! Routes are labels, and senders can invent paths, so a path without a route counts as `unknown`.
 
 use std::sync::OnceLock;
 
@@ -12,11 +12,11 @@ use utoipa::openapi::OpenApi;
 use super::endpoint::Endpoint;
 use crate::telemetry;
 
-/// The methods that count by name. What else a sender invents counts as the last one, as OpenTelemetry has it.
+/// The methods that count by name. Any other method counts as the last one, as in OpenTelemetry.
 const METHODS: [&str; 10] =
     ["POST", "GET", "OPTIONS", "HEAD", "PUT", "DELETE", "PATCH", "CONNECT", "TRACE", "_OTHER"];
 
-/// Where operators have pages, of which each is not a label of its own.
+/// The root of the console's pages, which share one label.
 const CONSOLE: &str = "/console";
 
 /// The metrics of all requests of the process.
@@ -31,7 +31,7 @@ pub struct RequestMetrics {
     operators: Vec<String>,
 }
 
-/// A request that waits for its answer. Dropping it ends the wait, as when the client closes the connection.
+/// A request that waits for its response. Dropping it ends the wait, for example when the client closes the connection.
 #[derive(Debug)]
 pub(super) struct Waiting<'a> {
     metrics: &'a RequestMetrics,
@@ -48,7 +48,7 @@ enum Route<'a> {
 }
 
 impl RequestMetrics {
-    /// Makes those of the routes in the API's description, and of what it leaves out.
+    /// Creates the metrics of the routes in the API's description, and of the paths that the description leaves out.
     pub fn new(description: &OpenApi) -> Self {
         let paths = description.paths.paths.keys();
         let operators = paths.filter(|path| Endpoint::of_path(path).is_none()).cloned();
@@ -88,7 +88,7 @@ impl RequestMetrics {
 }
 
 impl Waiting<'_> {
-    /// The answer begins.
+    /// Ends the wait: the response begins.
     pub(super) fn end(self, status: StatusCode) {
         let Self { metrics, method, route, began } = &self;
         let took = began.elapsed();
@@ -121,7 +121,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// Whether a path has the segments of a pattern such as `/api/messages/{messageId}`.
+/// Returns whether a path has the segments of a pattern such as `/api/messages/{messageId}`.
 fn is_match(pattern: &str, path: &str) -> bool {
     let (mut pattern, mut path) = (pattern.split('/'), path.split('/'));
     loop {

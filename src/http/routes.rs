@@ -1,4 +1,4 @@
-//! Which handler answers on which path, and the description of all of them.
+//! The routes of all handlers, and their description.
 
 use axum::Router;
 use axum::routing::any;
@@ -8,7 +8,7 @@ use utoipa_axum::routes;
 
 use super::{HttpState, error, health, loops, openapi, paths, subscription, tracking, webhook};
 
-/// The routes that senders use, `/healthz` and `/readyz`, and their description.
+/// Returns the routes that senders use, `/healthz` and `/readyz`, and their description.
 pub fn router(state: HttpState) -> (Router, OpenApi) {
     let (tracking, mut description) = tracking::routes().split_for_parts();
     let (webhooks, of_webhooks) = OpenApiRouter::new()
@@ -32,14 +32,14 @@ pub fn router(state: HttpState) -> (Router, OpenApi) {
     (router, description)
 }
 
-/// `/metrics`, which is for operators, and its description.
+/// Returns `/metrics`, which is for operators, and its description.
 pub fn metrics_router(state: HttpState) -> (Router, OpenApi) {
     let (router, description) =
         OpenApiRouter::new().routes(routes!(health::metrics)).split_for_parts();
     (router.method_not_allowed_fallback(error::wrong_method).with_state(state), description)
 }
 
-/// What an address for operators alone starts from: `/healthz`, `/readyz`, and an answer that says
+/// Returns the base of a router for operators alone: `/healthz`, `/readyz`, and for other paths an error that says
 /// where messages go.
 pub fn admin_router(state: HttpState) -> Router {
     let (health, _) = health_routes().split_for_parts();

@@ -31,14 +31,14 @@ use super::stall::{Cut, WatchedStream};
 
 pub use super::server_limits::{AddressConnections, ServerLimits};
 
-/// How long to wait after a connection could not be accepted, such as for lack of file descriptors.
+/// How long to wait after a connection could not be accepted, for example for lack of file descriptors.
 const ACCEPT_FAULT_WAIT: Duration = Duration::from_millis(100);
 
 /// The most bytes of a request's path and headers. Segment's subscription destination sends 20 KB in one header.
 const HEADER_BYTES_MAX: usize = 32 * 1024;
 
-/// The most headers of a request. Browsers and a chain of proxies may send more than hyper's hundred,
-/// beyond which its answer is a bare 431, on which SDKs drop what they sent.
+/// The most headers of a request. Browsers and a chain of proxies may send more than hyper's default of 100. Beyond the
+/// limit, hyper responds with a bare 431, on which SDKs drop their messages.
 const HEADERS_MAX: usize = 256;
 
 /// The send buffer of a connection; Linux doubles it. A socket accepts more bytes once a third of its buffer is free,
@@ -50,7 +50,7 @@ const SEND_BUFFER_BYTES: u32 = 64 * 1024;
 /// How many connections may wait to be accepted. Linux allows 4,096 unless configured otherwise.
 const BACKLOG: u32 = 4_096;
 
-/// Put into a response's extensions, makes the server drop the connection without an answer.
+/// In a response's extensions, makes the server drop the connection without a response.
 #[derive(Debug, Clone, Copy)]
 pub struct ResetConnection;
 
@@ -59,12 +59,12 @@ pub struct ResetConnection;
 #[error("the connection is dropped on purpose")]
 struct Dropped;
 
-/// Answers the requests of a server.
+/// Responds to the requests of a server.
 pub trait Answer: Send + Sync + 'static {
-    /// Answers a request.
+    /// Returns the response to a request.
     fn answer(&self, request: Request<Incoming>) -> impl Future<Output = Response> + Send;
 
-    /// Hears of a request that hyper could not read, and has answered itself: with 400, 414 or 431, and no body.
+    /// Reports a request that hyper could not read. hyper has responded to it with 400, 414 or 431, without a body.
     fn report_unreadable(&self, _error: &hyper::Error) {}
 }
 
@@ -79,24 +79,24 @@ impl Answer for Router {
 ///
 /// # Errors
 ///
-/// If the address is in use or not of this machine.
+/// If the address is in use, or is not an address of this machine.
 pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
-    // As `TcpListener::bind` does: or else an address could not be used for a minute after a stop. On Windows, this
-    // would let another program take it.
+    // As `TcpListener::bind` does: otherwise the address could not be used for a minute after a stop. On Windows, this
+    // would let another program take the address.
     #[cfg(not(windows))]
     socket.set_reuseaddr(true)?;
-    // Accepted connections inherit it.
+    // Accepted connections inherit this size.
     socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Serves until `stop` is cancelled; then accepts no more connections and lets requests under way
-/// finish within `grace`.
+/// Serves until `stop` is cancelled. Then accepts no more connections, and lets requests in progress finish within
+/// `grace`.
 pub async fn serve(
     listener: TcpListener,
     app: impl Answer,
@@ -155,14 +155,14 @@ pub async fn serve(
     connections.shutdown().await;
 }
 
-/// Waits for a place and a connection; `None` when its address has too many, or accepting failed (then
-/// after a rest).
+/// Waits for a place and a connection; `None` if the connection's address has too many, or, after a pause, if accepting
+/// failed.
 async fn accept(listener: &TcpListener, places: &Places) -> Option<(TcpStream, Peer, Place)> {
     let permit = places.free().await?;
     match listener.accept().await {
         Ok((stream, peer)) => {
             let place = places.take(permit, Peer(peer))?;
-            // A small answer must not wait for the client's next packet.
+            // A small response must not wait for the client's next packet.
             let _ = stream.set_nodelay(true);
             Some((stream, Peer(peer), place))
         }

@@ -15,7 +15,7 @@ use super::openapi::SettingsErrors;
 use super::{HttpState, PublicUrl};
 use crate::telemetry::Span;
 
-/// The headers that the answer depends on: a cache must not give one client's answer to another.
+/// The headers that the response depends on: a cache must not give one client's response to another.
 const VARY: [HeaderName; 6] = [
     header::HOST,
     header::ORIGIN,
@@ -53,11 +53,11 @@ pub(super) async fn give(
     let endpoint = Endpoint::Settings;
     let account = state.0.budget.account();
     let (source, charged) = (None, Charged::default());
-    // A page's first request, which brings no message.
+    // The settings are not traced: this is a page's first request, and it carries no message.
     let span = Span::default();
     let mut visit =
         Visit { state: &state, endpoint, sender, headers, source, account, charged, span };
-    // A key that is not text is that of no source.
+    // A key that is not UTF-8 belongs to no source.
     let write_key = write_key.map(|Path(write_key)| write_key).unwrap_or_default();
     let Some(source) = sources.by_write_key(&write_key) else {
         let text = "no source has this write key: keys are set in sources.NAME.write_keys or SEGMENT_WRITE_KEY";
@@ -89,13 +89,13 @@ pub(super) async fn give(
     response
 }
 
-/// The URL that the page asked for, as far as the request shows it.
+/// Returns the URL that the page requested, as far as the request shows it.
 fn asked_url(headers: &HeaderMap, is_trusted: bool) -> Option<PublicUrl> {
     let said = Forwarded::of(headers);
-    // From any sender, not only from trusted proxies: many deployments have a proxy that terminates TLS and is not
-    // named in `trusted_proxies`, and settings with an http URL would stop a page on https from sending at all. A
-    // sender who lies misleads only itself: shared caches must not store the answer, which varies with these
-    // headers. Host and path are taken from trusted proxies only; otherwise there is `Host`.
+    // The protocol is taken from any sender, not only from trusted proxies. Many deployments have a proxy that
+    // terminates TLS and is not listed in `trusted_proxies`, and settings with an http URL would stop a page on https
+    // from sending at all. A sender who lies misleads only itself: shared caches must not store the response, which
+    // varies with these headers. Host and path are taken from trusted proxies only; otherwise `Host` is used.
     let is_tls = said.protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case("https"));
     let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let (host, prefix) = match is_trusted {
@@ -118,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_page_sends_to_the_url_that_it_asked_for() {
-        /// Headers, whether the peer is trusted, and the protocol, host and path that follow.
+        /// Headers, whether the peer is trusted, and the resulting protocol and host with path.
         type Case<'a> = (&'a [(&'a str, &'a str)], bool, Option<(&'a str, &'a str)>);
         let cases: [Case<'_>; 15] = [
             (&[("host", "a.example")], false, Some(("http", "a.example"))),

@@ -1,4 +1,4 @@
-//! The sources that may send, and how one is found by what a request brings.
+//! The sources that may send, and how the source of a request is found.
 
 use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
@@ -17,55 +17,56 @@ use crate::telemetry;
 /// A source of messages.
 #[derive(Debug, Clone)]
 pub struct Source {
-    /// Its name, part of its webhook's path.
+    /// Its name, which is part of its webhook's path.
     pub name: String,
     /// The name of the destination that it delivers to.
     pub destination: String,
     /// The keys that its senders know.
     pub write_keys: Vec<Secret>,
-    /// Shared secrets of its webhook: a signature with any of them counts; none: none is demanded.
+    /// Shared secrets of its webhook. A signature with any of them is valid; if empty, no signature is required.
     pub webhook_secrets: Vec<Secret>,
-    /// Tokens that its webhook may send; none: none is demanded.
+    /// Tokens of its webhook. Any of them is valid; if empty, no token is required.
     pub webhook_tokens: Vec<Secret>,
     /// Whether its webhook takes lists, of which Segment signs only the first message.
     pub takes_webhook_lists: bool,
-    /// The types of message that some subscription of its destination can use.
+    /// The types of message that a subscription of its destination can use.
     pub usable: HashSet<MessageType>,
-    /// What holds where its write keys are public; `None` where they are secret.
+    /// The limits if its write keys are public; `None`: they are secret.
     pub public: Option<Public>,
     /// The origins of the pages that may send; `None`: all.
     pub origins: Option<Vec<String>>,
     /// Whether the sender's address is put into messages as `context.ip`.
     pub stamps_ip: bool,
-    /// Whether what comes to `/v1/import` is a bulk load: some SDKs send all they have there.
+    /// Whether messages sent to `/v1/import` are a bulk load. Some SDKs send all their messages there.
     pub import_is_bulk: bool,
     /// Counts its messages.
     pub counts: SourceCounts,
 }
 
-/// Counts the messages of a source. Finding a counter by its labels costs more than counting, so each is found once.
+/// Counts the messages of a source. Looking a counter up by its labels costs more than counting, so each is looked up
+/// once.
 #[derive(Debug, Clone)]
 pub struct SourceCounts {
     name: String,
     new: [Counter; MessageType::ALL.len()],
     duplicate: [Counter; MessageType::ALL.len()],
-    /// Found with the first message: until then, it has no value.
+    /// Looked up with the first message: until then, the gauge has no value.
     last_message: OnceLock<Gauge>,
 }
 
-/// What holds for a source whose write keys are public.
+/// The limits of a source whose write keys are public.
 #[derive(Debug, Clone)]
 pub struct Public {
-    /// How many requests one address may send.
+    /// The requests that one address may send.
     pub requests: Arc<AddressLimit>,
-    /// How many bytes of its messages are stored.
+    /// The bytes of messages that one address may have stored.
     pub bytes: Arc<AddressLimit>,
-    /// Whether messages of type `delete` are taken.
+    /// Whether messages of type `delete` are accepted.
     pub allows_delete: bool,
 }
 
 impl SourceCounts {
-    /// Finds the counters of a source.
+    /// Looks up the counters of a source.
     pub fn new(source: &str) -> Self {
         let of = |name: &'static str| {
             MessageType::ALL
@@ -91,7 +92,7 @@ impl SourceCounts {
         }
     }
 
-    /// Notes when messages were accepted last.
+    /// Notes when messages were last accepted.
     pub(super) fn note(&self, at: Timestamp) {
         let find = || gauge!(telemetry::LAST_MESSAGE, "source" => self.name.clone());
         self.last_message.get_or_init(find).set(at.as_millisecond() as f64 / 1_000.0);
@@ -103,27 +104,27 @@ impl SourceCounts {
 pub struct Sources(Vec<Source>);
 
 impl Sources {
-    /// Takes them together.
+    /// Creates the list of all sources.
     pub fn new(sources: Vec<Source>) -> Self {
         Self(sources)
     }
 
-    /// Their names.
+    /// Returns their names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|source| source.name.as_str())
     }
 
-    /// The source with this name.
+    /// Returns the source with this name.
     pub fn by_name(&self, name: &str) -> Option<&Source> {
         self.0.iter().find(|source| source.name == name)
     }
 
-    /// The first source that delivers to a destination.
+    /// Returns the first source that delivers to a destination.
     pub fn delivering_to(&self, destination: &str) -> Option<&Source> {
         self.0.iter().find(|source| source.destination == destination)
     }
 
-    /// The source that knows this write key. All keys are compared, each in constant time.
+    /// Returns the source with this write key. All keys are compared, each in constant time.
     pub fn by_write_key(&self, write_key: &str) -> Option<&Source> {
         let knowing = |source: &&Source| source.knows(write_key);
         self.0.iter().fold(None, |found, source| found.or(Some(source).filter(knowing)))
@@ -131,8 +132,8 @@ impl Sources {
 }
 
 impl Source {
-    /// Whether a page on this request's origin may send. What is no page has no origin; a program
-    /// that makes one up is not kept out, which takes a secret.
+    /// Fails if pages on this request's origin may not send. A sender that is not a page has no origin. A program can
+    /// make up an origin; keeping it out takes a secret.
     pub(super) fn admit_origin(&self, headers: &HeaderMap) -> Result<(), ApiError> {
         let (Some(origins), Some(origin)) = (&self.origins, headers.get(header::ORIGIN)) else {
             return Ok(());
@@ -147,12 +148,12 @@ impl Source {
         ))
     }
 
-    /// Whether its webhook demands a write key, since it demands nothing else.
+    /// Returns whether its webhook requires a write key, because it requires nothing else.
     pub(super) fn is_webhook_by_key(&self) -> bool {
         self.webhook_secrets.is_empty() && self.webhook_tokens.is_empty()
     }
 
-    /// Whether `write_key` is one of its keys.
+    /// Returns whether `write_key` is one of its keys.
     pub fn knows(&self, write_key: &str) -> bool {
         Secret::is_any_of(&self.write_keys, write_key.as_bytes())
     }

@@ -1,8 +1,8 @@
-//! A stream whose writes must make progress, and whose reads are paid for while they are those of headers.
+//! A stream whose writes must make progress, and whose reads of headers are paid for.
 //!
-//! hyper bounds how slowly a client may send its headers, and `body` how slowly it may send the rest. But a client
-//! that never reads would hold its connection, and the response that waits for it, for as long as it likes: it loses
-//! the connection. So does a client whose headers have no room in memory (see [`super::head`]).
+//! hyper limits how slowly a client may send its headers, and `body` how slowly it may send the rest. But a client that
+//! never reads would hold its connection, and the response that waits for it, as long as it likes. This stream ends
+//! such a connection, and also the connection of a client whose headers have no room in memory (see [`super::head`]).
 
 use std::error::Error;
 use std::io::{self, ErrorKind, IoSlice};
@@ -19,33 +19,33 @@ use super::head::{Head, NoRoom, READ_BYTES_MAX};
 
 /// The client read nothing for too long.
 #[derive(Debug, thiserror::Error)]
-#[error("the client took no bytes within server.write_timeout_ms")]
+#[error("the client read no bytes within server.write_timeout_ms")]
 struct Stalled;
 
 /// Why a connection was ended by this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cut {
-    /// Its client read nothing.
+    /// The client read nothing.
     Stalled,
-    /// There was no memory for its headers.
+    /// There was no memory for the headers.
     NoRoom,
 }
 
 impl Cut {
-    /// Returns `None` if it ended for another reason.
+    /// Returns why this side ended the connection; `None` if the connection ended for another reason.
     pub(super) fn of(error: &hyper::Error) -> Option<Self> {
         let cause = error.source()?;
         let inner = cause.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if inner.is_some_and(|inner| inner.is::<Stalled>()) {
             return Some(Self::Stalled);
         }
-        // Of a read, or of the service.
+        // The error comes from a read or from the service.
         let is_no_room = cause.is::<NoRoom>() || inner.is_some_and(|inner| inner.is::<NoRoom>());
         is_no_room.then_some(Self::NoRoom)
     }
 }
 
-/// The stream.
+/// A stream that enforces these limits.
 #[derive(Debug)]
 pub(super) struct WatchedStream<S> {
     stream: S,
@@ -53,7 +53,7 @@ pub(super) struct WatchedStream<S> {
     write_timeout: Duration,
     /// Runs while a write is pending.
     stall: Option<Pin<Box<Sleep>>>,
-    /// Drops what the system still keeps for the client.
+    /// Drops the data that the system still keeps for the client.
     abandon: fn(&S),
     head: Head,
 }
@@ -126,7 +126,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WatchedStream<S> {
         self.stream.is_write_vectored()
     }
 
-    // Neither waits for the client: TCP has no flush, and its shutdown only queues the end.
+    // Neither flush nor shutdown waits for the client: TCP has no flush, and its shutdown only queues the end.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
@@ -153,7 +153,7 @@ mod tests {
         let mut stream =
             WatchedStream { stream, write_timeout: WRITE_TIMEOUT, stall: None, abandon, head };
         let writing = tokio::spawn(async move { stream.write_all(&[b'x'; 100]).await });
-        // Ten bytes are in between, so that these make room for the last but ten.
+        // Ten bytes are in transit, so these reads make room for all but the last ten bytes.
         for _ in 0..80 {
             sleep(WRITE_TIMEOUT - Duration::from_millis(1)).await;
             client.read_u8().await.unwrap();

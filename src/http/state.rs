@@ -1,4 +1,4 @@
-//! What the handlers work with, and what it is made of.
+//! The state that the handlers share, and its parts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct HttpLimits {
     pub message_bytes_max: usize,
     /// Messages in a batch.
     pub batch_messages_max: usize,
-    /// How long a body may take to come.
+    /// How long a body may take to arrive.
     pub body_timeout: Duration,
     /// How long storing may take, and how long a large body may wait to be read.
     pub ack_timeout: Duration,
@@ -34,7 +34,7 @@ pub struct HttpLimits {
     pub body_budget_bytes: usize,
 }
 
-/// What the handlers work with.
+/// The state that the handlers share.
 #[derive(Clone)]
 pub struct HttpState(pub(super) Arc<Shared>);
 
@@ -64,14 +64,14 @@ pub(super) struct Shared {
 pub struct PublicUrl {
     /// Whether it begins with `https`.
     pub is_tls: bool,
-    /// What follows `https://`, without a slash at its end.
+    /// The part after `https://`, without a trailing slash.
     pub host_and_path: String,
 }
 
-/// Renders the metrics as Prometheus reads them.
+/// Renders the metrics in the text format of Prometheus.
 pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
 
-/// What [`HttpState`] is made of.
+/// The parts of an [`HttpState`].
 pub struct HttpParts {
     /// Where accepted messages go.
     pub inbox: Arc<dyn Inbox>,
@@ -81,26 +81,26 @@ pub struct HttpParts {
     pub feedback: Arc<dyn Feedback>,
     /// The time.
     pub clock: SharedClock,
-    /// Who may send.
+    /// The sources that may send.
     pub sources: watch::Receiver<Arc<Sources>>,
-    /// What Loops' webhooks need.
+    /// The settings of Loops' webhooks.
     pub loops_webhooks: watch::Receiver<Arc<LoopsWebhooks>>,
     /// The bounds.
     pub limits: HttpLimits,
-    /// Proxies whose forwarding headers count.
+    /// Proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<Network>,
-    /// Where senders reach the service; `None`: where their requests say they do.
+    /// Where senders reach the service; `None`: derived from their requests.
     pub public_url: Option<PublicUrl>,
     /// Renders the metrics.
     pub metrics: MetricsText,
-    /// The turns to decode large messages, shared by all that decode them in this process.
+    /// The turns to decode large messages, shared by the whole process.
     pub turns: Turns,
     /// Traces requests.
     pub traces: Traces,
 }
 
 impl HttpState {
-    /// Joins the parts.
+    /// Creates the state from its parts.
     pub fn new(parts: HttpParts) -> Self {
         let HttpParts {
             inbox,
@@ -138,12 +138,12 @@ impl HttpState {
         }))
     }
 
-    /// What was rejected in the last hour.
+    /// Returns the rejections of the last hour.
     pub fn rejected_recently(&self) -> RejectedCounts {
         self.0.rejections.recent()
     }
 
-    /// Tracks wrong keys by address, those of sources and those of operators.
+    /// Returns the tracker of wrong keys, of sources and of operators.
     pub fn guesses(&self) -> Arc<Guesses> {
         Arc::clone(&self.0.guesses)
     }

@@ -1,5 +1,5 @@
-//! Segment's subscription destination (Developer Center): one message a request, the write key as the
-//! user name of Basic authentication.
+//! Segment's subscription destination (Developer Center): one message per request, with the write key as the user name
+//! of Basic authentication.
 
 use std::borrow::Cow;
 
@@ -67,9 +67,8 @@ fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<J
     visit.judge_one(&visit.intake(source, None), &text)
 }
 
-/// Returns the type of a message, where it has one, and its text with the fields in Segment's spelling.
-/// A body that is not a message, or longer than one may be, stays as it is, and is rejected when it is
-/// judged.
+/// Returns the type of a message, if it has one, and its JSON with the fields in Segment's spelling. A body that is not
+/// a message, or is too long for one, is returned unchanged and rejected when it is judged.
 fn spell(body: &[u8], bytes_max: usize) -> (Option<MessageType>, Cow<'_, [u8]>) {
     if body.len() > bytes_max {
         return (None, Cow::Borrowed(body));

@@ -1,6 +1,6 @@
 //! The HTTP Tracking API, so that any Segment SDK can be pointed here by its host setting alone.
 //!
-//! Success is exactly 200, and nothing is ever redirected. The Content-Type is not looked at.
+//! Success is exactly 200, and nothing is ever redirected. The Content-Type is ignored.
 
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
@@ -20,7 +20,7 @@ use crate::segment::MessageType;
 use crate::segment::batch::Batch;
 use crate::segment::list::write_key;
 
-/// The routes. Slashes at their ends were taken away before.
+/// Returns the routes. Trailing slashes have been removed before.
 pub(super) fn routes() -> OpenApiRouter<HttpState> {
     OpenApiRouter::new()
         .routes(routes!(identify))
@@ -118,7 +118,7 @@ batch!(
     "Accepts a batch from an SDK that posts to the exact URL of its proxy setting."
 );
 
-/// What a beacon brings in its query, since it cannot have headers.
+/// The query of a beacon, which cannot have headers.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(rename_all = "camelCase")]
 #[into_params(parameter_in = Query)]
@@ -211,8 +211,8 @@ async fn take_batch(
 }
 
 impl<'s> Visit<'s> {
-    /// Finds the source by the key that came with the request, in its header or else as `key`. Without
-    /// one the body may have it.
+    /// Finds the source by the key in the request's header, or else by `key`. If there is neither, the body may have
+    /// the key.
     fn identify_by_header(
         &mut self,
         sources: &'s Sources,
@@ -224,8 +224,7 @@ impl<'s> Visit<'s> {
         }
     }
 
-    /// Finds the source by a key. If there is none because the body cannot be read, the error is about the
-    /// body.
+    /// Finds the source by a key. If the key is missing because the body cannot be read, the error is about the body.
     fn identify(
         &mut self,
         sources: &'s Sources,
@@ -260,7 +259,7 @@ fn check_sizes(batch: &Batch<'_>, limits: &HttpLimits) -> Result<(), ApiError> {
     let most = limits.message_bytes_max;
     if batch.shared_bytes_max() > most {
         return Err(ApiError::too_large(format!(
-            "`context` and `integrations` beside the batch have more than {most} bytes, the most of a message: send less, or raise server.message_bytes_max"
+            "`context` and `integrations` beside the batch have more than {most} bytes, the most that a message may have: send less, or raise server.message_bytes_max"
         )));
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! Segment's Webhook destinations, classic and Actions: one message or a list.
 //!
-//! What must come with a request is set by its source: a signature where a secret is set, a token
-//! where a token is set, both where both are, and a write key where neither is. The signature of a
-//! list covers its first message alone: only a token vouches for the others. A source may take no lists.
+//! The source decides what a request must have: a signature if a secret is set, a token if a token is set, both if both
+//! are set, and a write key if neither is. The signature of a list covers only its first message; only a token vouches
+//! for the others. A source can be configured to refuse lists.
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -51,7 +51,7 @@ pub(super) async fn take(
     arrival: Arrival,
 ) -> Response {
     let sources = state.sources();
-    // A name that is not text is that of no source.
+    // A name that is not UTF-8 belongs to no source.
     let name = name.map(|Path(name)| name).unwrap_or_default();
     Visit::take(&state, Endpoint::Webhook, arrival, |visit| greet(visit, &sources, &name), judge)
         .await
@@ -69,7 +69,7 @@ fn greet<'s>(
     })?;
     visit.source = Some(source);
     check_headers(source, &visit.headers)?;
-    // A signature can be checked only once the body is there.
+    // A signature can be checked only once the body was read.
     if source.is_webhook_by_key() || !source.webhook_tokens.is_empty() {
         visit.trust();
     }
@@ -78,15 +78,15 @@ fn greet<'s>(
 
 fn judge<'s>(visit: &mut Visit<'s>, source: &'s Source, body: &[u8]) -> Result<Judged, ApiError> {
     let is_list = is_list(body);
-    // Also before the signature is checked, so that Segment shows why.
+    // Lists are refused before the signature is checked, so that Segment shows the reason.
     if is_list && !source.takes_webhook_lists {
         return Err(ApiError::new(
             StatusCode::FORBIDDEN,
             "list_not_allowed",
-            "this source takes no lists (webhook_lists = false): switch batching off in Segment",
+            "this source does not accept lists (webhook_lists = false): turn batching off in Segment",
         ));
     }
-    // A list that cannot be taken apart has no first element, and so no signature of one.
+    // A list that cannot be split has no first element, and therefore no signature of it.
     let most = visit.state.0.limits.batch_messages_max;
     let list = is_list.then(|| split_list(body, most));
     let first = list.as_ref().and_then(|list| list.as_ref().ok()?.messages.first().copied());
@@ -135,7 +135,7 @@ fn check_headers(source: &Source, headers: &HeaderMap) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Checks the signature, where the source has a secret.
+/// Checks the signature, if the source has a secret.
 fn check_signature(
     source: &Source,
     headers: &HeaderMap,
@@ -144,11 +144,11 @@ fn check_signature(
 ) -> Result<(), ApiError> {
     let Some(given) = given_signature(headers).filter(|_| !source.webhook_secrets.is_empty())
     else {
-        // Where one is demanded, `check_headers` saw that it is there.
+        // If a signature is required, `check_headers` has made sure that there is one.
         return Ok(());
     };
     let is_valid = |secret: &Secret| signature::is_valid(secret.expose(), given, body, first);
-    // All are compared, so that the time does not tell which one is right.
+    // All secrets are tried, so that the time does not reveal which one is right.
     match source.webhook_secrets.iter().fold(false, |valid, secret| valid | is_valid(secret)) {
         true => Ok(()),
         false => Err(ApiError::unauthorized(

@@ -1,6 +1,6 @@
-//! Turns away requests that HTTP forbids, and those that repeat a header which says who sends or where the
-//! body ends. A proxy may parse such a request differently than this program does, and then bytes that another
-//! client sent become a request of the sender.
+//! Turns away requests that HTTP forbids, and requests that repeat a header that says who sends or where the body ends.
+//! A proxy may parse such a request differently than this program, so that bytes from another client become a request
+//! of the sender.
 //!
 //! hyper rejects the rest: a broken head, a `Content-Length` that is not a number or differs from another, and a
 //! `Transfer-Encoding` that does not end in `chunked`. It drops a `Content-Length` beside `chunked`.
@@ -10,8 +10,8 @@ use axum::http::{HeaderMap, HeaderName, Request, Version, header};
 use super::address::is_host;
 use super::error::ApiError;
 
-/// Headers that may appear once: of two, this program would use the first and a proxy perhaps the last.
-/// `Content-Type` is not among them, because nothing here depends on it; `body` rejects a second `Content-Encoding`.
+/// Headers that may occur only once: of two, this program would use the first and a proxy perhaps the last.
+/// `Content-Type` is not among them, because nothing here depends on it. `body` rejects a second `Content-Encoding`.
 const SINGLE: [HeaderName; 5] = [
     header::HOST,
     header::TRANSFER_ENCODING,
@@ -20,7 +20,7 @@ const SINGLE: [HeaderName; 5] = [
     HeaderName::from_static("x-webhook-token"),
 ];
 
-/// The code of all that is malformed, what hyper rejects included.
+/// The code of all malformed requests, including those that hyper rejects.
 pub(super) const CODE: &str = "bad_http";
 
 /// Checks the head of a request.
@@ -29,14 +29,14 @@ pub(super) fn check<B>(request: &Request<B>) -> Result<(), ApiError> {
     let headers = request.headers();
     for name in &SINGLE {
         if headers.get_all(name).iter().nth(1).is_some() {
-            return bad(format!("the header {name} came more than once: send one"));
+            return bad(format!("the header {name} occurs more than once: send it once"));
         }
     }
     match headers.get(header::HOST) {
         // Health checks of load balancers use HTTP/1.0, which has no Host.
         None if request.version() < Version::HTTP_11 => {}
-        None => return bad("the header host is missing, which HTTP/1.1 demands".to_owned()),
-        // An empty one is allowed: it says that the URL has no host.
+        None => return bad("the header host is missing, which HTTP/1.1 requires".to_owned()),
+        // An empty host is allowed: it says that the URL has no host.
         Some(host) if host.is_empty() || host.to_str().is_ok_and(is_host) => {}
         Some(_) => return bad("the header host is not a host name or an address".to_owned()),
     }
@@ -61,7 +61,7 @@ mod tests {
     #[test]
     fn what_could_be_read_in_two_ways_is_turned_away() {
         let host = ("host", "a.example");
-        // Version, headers, whether the request is accepted.
+        // (version, headers, whether the request is accepted)
         type Case<'a> = (Version, &'a [(&'a str, &'a str)], bool);
         let cases: [Case<'_>; 18] = [
             (Version::HTTP_11, &[host], true),
@@ -85,7 +85,7 @@ mod tests {
             (Version::HTTP_11, &[host, ("authorization", "a"), ("authorization", "a")], false),
             (Version::HTTP_11, &[host, ("x-signature", "a"), ("x-signature", "b")], false),
             (Version::HTTP_11, &[host, ("x-webhook-token", "a"), ("x-webhook-token", "")], false),
-            // Proxies add lines to these.
+            // Proxies add lines to these headers.
             (Version::HTTP_11, &[host, ("x-forwarded-for", "a"), ("x-forwarded-for", "b")], true),
         ];
         for (version, headers, is_accepted) in cases {

@@ -1,8 +1,7 @@
-//! Judges small bodies on the thread that serves the connection, and large ones apart, few at a time.
+//! Judges small bodies on the thread that serves the connection, and large ones separately, a few at a time.
 //!
-//! A decoded message takes up to fifty times its length, so that is what memory is bounded by here: of large messages
-//! only one in the whole process is decoded at a time (see [`crate::large`]), and of small ones no more than there are
-//! threads.
+//! A decoded message takes up to fifty times its length. To bound that memory, the whole process decodes only one large
+//! message at a time (see [`crate::large`]), and no more small ones than there are threads.
 
 use std::time::Duration;
 
@@ -12,10 +11,10 @@ use tokio::time::timeout;
 use super::error::{ApiError, Contract};
 use crate::large::LARGE_BYTES;
 
-/// Permits for work on large bodies, one for each processor: more at a time would end no sooner.
+/// Permits for work on large bodies, one for each processor: more at a time would not finish sooner.
 pub(super) struct LargeBodies {
     permits: Semaphore,
-    /// How long a body may wait for a permit: it holds memory that others could use.
+    /// How long a body may wait for a permit, because it holds memory that others could use.
     wait_max: Duration,
 }
 
@@ -38,10 +37,10 @@ impl LargeBodies {
         // The semaphore is never closed.
         let Ok(_permit) = timeout(self.wait_max, self.permits.acquire()).await else {
             return Err(contract.not_now(
-                "too many large bodies came at once: send the request again after Retry-After",
+                "too many large bodies arrived at once: send the request again after Retry-After",
             ));
         };
-        // Other tasks on this thread must not wait for it.
+        // Other tasks on this thread must not wait for this work.
         tokio::task::block_in_place(work)
     }
 }
@@ -59,7 +58,7 @@ mod tests {
             let waited = bodies.on(contract, LARGE_BYTES + 1, || -> Result<(), _> { panic!() });
             let error = waited.await.unwrap_err();
             assert_eq!((error.status.as_u16(), error.code), (status, "not_now"));
-            // Small ones need no permit.
+            // Small bodies need no permit.
             assert_eq!(bodies.on(contract, LARGE_BYTES, || Ok(1)).await, Ok(1));
         }
         drop(all);

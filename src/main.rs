@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-/// It handles a third more messages a second than the system's allocator, for some 10 MB more at rest.
+/// mimalloc handles a third more messages a second than the system's allocator, for about 10 MB more at rest.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -15,8 +15,8 @@ fn main() -> ExitCode {
 /// Makes the allocator return freed memory to the system after 10 ms instead of a second. Otherwise, hostile requests
 /// take half as much memory again, which no budget counts.
 ///
-/// mimalloc reads its options from the environment before `main`, and they can only be set there or by unsafe code. So
-/// unless the variable is set, the program sets it and executes itself once more. If it cannot, it goes on as it is.
+/// mimalloc reads its options from the environment before `main`, and they can be set only there or by unsafe code. So
+/// unless the variable is set, the program sets it and executes itself again. If that fails, it continues without it.
 #[cfg(unix)]
 fn restart_with_purge_delay() {
     use std::os::unix::process::CommandExt as _;
@@ -34,6 +34,6 @@ fn restart_with_purge_delay() {
     if program.file_name() != Path::new(&name).file_name() {
         return;
     }
-    // It returns only if it fails.
+    // `exec` returns only if it fails.
     let _ = Command::new(program).arg0(name).args(arguments).env(VARIABLE, "10").exec();
 }

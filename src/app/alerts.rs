@@ -1,7 +1,8 @@
-//! Looks at what the process knows, and sends the alerts that follow from it.
+//! Looks at the state of the process at regular intervals, and sends the alerts that follow from it.
 //!
 //! The process that delivers to a destination sends the alerts about it and its sources. Each process sends the alerts
-//! about itself. Which alerts were sent is kept in memory only, so a process that starts announces again what is wrong.
+//! about itself. Which alerts were sent is kept in memory only, so a process that starts sends alerts again for
+//! problems that persist.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How often it reads counts.
 const COUNT_EVERY: Duration = Duration::from_secs(15);
 
-/// How often it reads the counts of more than an hour, which only sources need that may be silent for longer.
+/// How often it reads the counts of more than an hour. Only sources that may be silent for longer need them.
 const COUNT_LONG_EVERY: Duration = Duration::from_secs(300);
 const LONG: Duration = Duration::from_secs(3_600);
 
@@ -36,7 +37,7 @@ const LONG: Duration = Duration::from_secs(3_600);
 const RETRY_MIN: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(300);
 
-/// How often an alert is tried before it is given up: for some 40 minutes.
+/// How often an alert is tried before it is given up: for about 40 minutes.
 const TRIES_MAX: u32 = 12;
 
 /// The most alerts that wait to be sent.
@@ -102,7 +103,7 @@ impl AlertSender {
         let webhook = SentWebhook { id, timestamp: &timestamp, signature, body };
         match self.client.send(webhook).await {
             Ok(200..=299) => Ok(()),
-            Ok(status) => Err(format!("the answer has the status {status}")),
+            Ok(status) => Err(format!("the response has the status {status}")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -196,7 +197,7 @@ impl Lookout {
         }
     }
 
-    /// Returns the alerts to send now. What follows from counts that are not read stays as it is.
+    /// Returns the alerts to send now. Conditions that depend on counts that were not read keep their state.
     async fn look(&self, alerts: &mut Alerts, counts: Counts) -> Vec<Alert> {
         let now = self.clock.now();
         let destinations = self.board.read(now);

@@ -1,4 +1,4 @@
-//! What a reload changed: the names of keys, with their values unless these are secret or long.
+//! The changes of a reload: the names of keys, with their values unless these are secret or long.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;

@@ -1,4 +1,4 @@
-//! Makes the clients and engines that deliver, as the configuration says.
+//! Makes the clients and engines that deliver, according to the configuration.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(super) fn client(
         .map_err(|source| AppError::Destination { name: name.to_owned(), source })
 }
 
-/// Makes the forwarders of Loops' webhooks, for each destination that is to hand them on.
+/// Makes the forwarders of Loops' webhooks, one for each destination that hands them on.
 pub(super) fn forwarders(
     reloader: &Reloader,
     store: &Arc<dyn Store>,

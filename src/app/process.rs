@@ -9,7 +9,7 @@ use crate::telemetry::Traces;
 /// Where Linux keeps the host name of the machine or container.
 const MACHINE_NAME_FILE: &str = "/proc/sys/kernel/hostname";
 
-/// What operators see of a process besides its log.
+/// The outlets by which operators observe a process besides its log.
 pub struct Outlets {
     /// Renders the metrics.
     pub metrics: PrometheusHandle,

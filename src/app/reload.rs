@@ -79,7 +79,8 @@ impl Reloader {
         self.loops_webhooks.subscribe()
     }
 
-    /// Returns what wakes the task that hands on the webhooks of a destination; `None` if they are not handed on.
+    /// Returns the signal that wakes the task that hands on the webhooks of a destination; `None` if they are not
+    /// handed on.
     pub(super) fn forward(&self, destination: &str) -> Option<Arc<Notify>> {
         self.forwards.get(destination).map(Arc::clone)
     }
@@ -97,8 +98,8 @@ impl Reloader {
         self.lock().clone()
     }
 
-    /// Loads the configuration again and puts into force what can change. It reads files and the database, so it must
-    /// run on a blocking thread of the runtime.
+    /// Loads the configuration again and puts the keys into force that can change. It reads files and the database, so
+    /// it must run on a blocking thread of the runtime.
     pub(super) fn reload(&self) -> Reload {
         // Only one reload runs at a time, so that the last one to read the files is the one in force.
         let _reloading = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +128,7 @@ impl Reloader {
         for (name, sender) in &self.planners {
             if let Some(destination) = loaded.destinations.get(name) {
                 let new = &destination.planner.destination;
-                // What was read from Loops is kept, unless it is no longer read: then nothing may wait for it.
+                // The catalogue is kept, unless it is no longer read: then nothing may wait for it.
                 let is_read = !new.options().catalogue.refresh.is_zero();
                 sender.send_modify(|current| {
                     let catalogue = current.catalogue().filter(|_| is_read).map(Arc::clone);

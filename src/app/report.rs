@@ -1,4 +1,4 @@
-//! What this process reports about itself.
+//! The report of this process about itself.
 
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ pub(super) struct Reporter {
 }
 
 impl Reporter {
-    /// Returns what to record when the process checks in.
+    /// Returns the record for a check-in of the process.
     pub(super) fn check_in(&self, now: Timestamp) -> CheckIn {
         let process = &self.process;
         CheckIn {

@@ -16,7 +16,7 @@ use crate::http::server::{self, ServerLimits};
 use crate::queue::{Depth, Store, Unavailable};
 use crate::telemetry;
 
-/// The part of the grace time that senders have at most. Requests to Loops go on meanwhile.
+/// The part of the grace time that senders have at most. Requests to Loops go on in the meantime.
 const SENDERS_PART: u32 = 2;
 
 /// The part of the grace time that is reserved for giving the leases back and closing the database.
@@ -117,7 +117,7 @@ impl App {
                 server.await
             }
         };
-        // Only now: messages accepted while the server closed may still be sent.
+        // Delivery stops only now, so that messages accepted while the server closed may still be sent.
         deliver.by(deadline - self.grace / CLOSING_PART);
         let mut pending = 0;
         let close = async {

@@ -1,4 +1,4 @@
-//! What is served, at which address, and within which limits.
+//! The servers: their content, addresses and limits.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -126,7 +126,7 @@ pub(super) fn options(options: &DestinationOptions) -> Vec<(&'static str, String
     ]
 }
 
-/// Says how many secrets are set.
+/// Returns how many secrets are set, for people.
 fn secrets(count: usize) -> String {
     match count {
         0 => "<not set>".to_owned(),

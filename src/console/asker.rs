@@ -60,6 +60,6 @@ pub enum AskError {
     #[error("Loops answered with the status {0}: see the destination on the page Now")]
     Refused(u16),
     /// The response does not follow Loops' contract.
-    #[error("Loops gave an answer that cannot be read")]
+    #[error("Loops sent a response that cannot be read")]
     Unreadable,
 }

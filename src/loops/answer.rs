@@ -1,17 +1,17 @@
-//! The result of a call: an answer, or the error that stood in its way.
+//! The result of a call: a response, or the error that prevented one.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use reqwest::header::{DATE, HeaderMap, HeaderName, RETRY_AFTER};
 
-/// The most bytes of an answer that are read. Loops' answers are one line.
+/// The most bytes of a response that are read. Loops' responses are one line.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 * 1024;
 
-/// The most characters of an answer that are kept for people.
+/// The most characters of a response that are kept for people.
 const EXCERPT_CHARS_MAX: usize = 500;
 
-/// An HTTP answer of Loops.
+/// An HTTP response from Loops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// Its status.
@@ -20,10 +20,10 @@ pub struct Answer {
     pub retry_after: Option<Duration>,
     /// Its headers about the rate.
     pub rate: RateHeaders,
-    /// Whether its body is a JSON object, as that of every answer of Loops is.
+    /// Whether its body is a JSON object, as in every response from Loops about a contact, an event or the key.
     pub is_object: bool,
-    /// `success` of its JSON body; `None` unless the body is a JSON object with a boolean `success`, as every
-    /// answer of Loops about a contact or an event is.
+    /// `success` of its JSON body; `None` unless the body is a JSON object with a boolean `success`, as in every
+    /// response from Loops about a contact or an event.
     pub success: Option<bool>,
     /// The `message` (or `error`) of its JSON body.
     pub message: Option<String>,
@@ -31,7 +31,7 @@ pub struct Answer {
     pub excerpt: String,
 }
 
-/// `x-ratelimit-limit` and `x-ratelimit-remaining`, if present and numbers.
+/// `x-ratelimit-limit` and `x-ratelimit-remaining`, if they are present and numeric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RateHeaders {
     /// Requests that Loops allows in a second.
@@ -40,14 +40,13 @@ pub struct RateHeaders {
     pub remaining: Option<u32>,
 }
 
-/// A call without an answer. Only after [`CallError::Connect`] is it certain that Loops did not get the
-/// request.
+/// Why a call got no response. Only after [`CallError::Connect`] is it certain that Loops did not get the request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// There was no answer in time.
+    /// There was no response in time.
     #[error("Loops did not answer in time")]
     Timeout,
-    /// There was no connection: to where, and why not.
+    /// There was no connection. Holds the target and the reason.
     #[error("cannot connect to {0}")]
     Connect(String),
     /// The connection broke.
@@ -56,8 +55,8 @@ pub enum CallError {
 }
 
 impl Answer {
-    /// Creates an answer from its parts. A `Retry-After` that is a date is compared with the `Date` of the answer,
-    /// since our own clock may be wrong; `now` is used only if there is none.
+    /// Creates a response from its parts. A `Retry-After` that is a date is compared with the `Date` of the response,
+    /// because our own clock may be wrong; `now` is used only if there is no `Date`.
     pub(super) fn new(status: u16, headers: &HeaderMap, body: &[u8], now: Timestamp) -> Self {
         let text = String::from_utf8_lossy(body);
         let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
@@ -82,7 +81,7 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u32> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-/// Reads `Retry-After`: seconds, or a date, which becomes the time from `now`.
+/// Parses `Retry-After`: seconds, or a date, which becomes the time from `now` until then.
 fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     if let Ok(seconds) = text.trim().parse::<u64>() {
         return Some(Duration::from_secs(seconds));

@@ -1,4 +1,4 @@
-//! What a team at Loops has: its contact properties, its mailing lists and the names of its events.
+//! The catalogue of a team at Loops: its contact properties, its mailing lists and the names of its events.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub enum PropertyType {
 pub struct ContactProperty {
     /// Its name in requests.
     pub name: String,
-    /// Its type; `None`: one that this release does not know.
+    /// Its type; `None` if this release does not know it.
     pub kind: Option<PropertyType>,
 }
 
@@ -42,7 +42,7 @@ pub struct MailingList {
 }
 
 impl PropertyType {
-    /// Its name in Loops' contract.
+    /// Returns the name in Loops' contract.
     pub fn as_str(self) -> &'static str {
         match self {
             PropertyType::String => "string",
@@ -59,7 +59,7 @@ impl PropertyType {
 }
 
 impl Client {
-    /// All contact properties, those that every team has and those that this team made.
+    /// Returns all contact properties: the built-in ones and the team's own.
     pub async fn contact_properties(&self, slot: &Slot) -> Result<Vec<ContactProperty>, ReadError> {
         let answer = self.ask(slot, "/contacts/properties?list=all").await?;
         items(&answer, |item| {
@@ -68,7 +68,7 @@ impl Client {
         })
     }
 
-    /// All mailing lists.
+    /// Returns all mailing lists.
     pub async fn mailing_lists(&self, slot: &Slot) -> Result<Vec<MailingList>, ReadError> {
         let answer = self.ask(slot, "/lists").await?;
         items(&answer, |item| {
@@ -85,7 +85,7 @@ impl Client {
     }
 }
 
-/// The items of an answer that is a list of objects.
+/// Parses the items of a response that is an array of objects.
 fn items<T>(answer: &Value, read: impl Fn(&Value) -> Option<T>) -> Result<Vec<T>, ReadError> {
     let items = answer.as_array().ok_or(ReadError::Unreadable)?.iter();
     items.map(|item| read(item).ok_or(ReadError::Unreadable)).collect()

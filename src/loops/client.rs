@@ -18,7 +18,7 @@ const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The result of a call.
 #[derive(Debug, Clone)]
 pub struct Reply {
-    /// The answer, or why there is none.
+    /// The response, or why there is none.
     pub result: Result<Answer, CallError>,
     /// The time from the first byte sent to the last byte received.
     pub duration: Duration,
@@ -56,27 +56,28 @@ impl Client {
         Self { transport, shown_url, host, account, pacer: Pacer::new(Some(rate)), clock }
     }
 
-    /// The base URL for people: without a user name, a password or a query, which may be secret.
+    /// Returns the base URL for people: without a user name, a password or a query, which may be secret.
     pub fn shown_url(&self) -> &str {
         &self.shown_url
     }
 
-    /// The host of the base URL.
+    /// Returns the host of the base URL.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// A digest of the base URL and the key, which differs between accounts at Loops. Secret, as the key is.
+    /// Returns a digest of the base URL and the key, which differs between accounts at Loops. It is as secret as the
+    /// key.
     pub fn account(&self) -> &str {
         &self.account
     }
 
-    /// The limiter from which every call needs a slot.
+    /// Returns the limiter that provides the slot for every call.
     pub fn pacer(&self) -> &Arc<Pacer> {
         &self.pacer
     }
 
-    /// Makes one call. Never fails: if there was no answer, the reply holds a [`CallError`].
+    /// Makes one call. Never fails: if there was no response, the reply holds a [`CallError`].
     pub async fn send(&self, slot: &Slot, call: Call<'_>) -> Reply {
         let started = Instant::now();
         slot.sent();
@@ -121,7 +122,7 @@ impl Client {
         let answer = answer?;
         if answer.body.len() > LIST_BYTES_MAX {
             return Err(CallError::Broken(format!(
-                "the answer has more than {LIST_BYTES_MAX} bytes"
+                "the response has more than {LIST_BYTES_MAX} bytes"
             )));
         }
         match answer.cut_off {

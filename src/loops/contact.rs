@@ -1,4 +1,4 @@
-//! What Loops holds, for people who ask: contacts, suppression, and the names of events.
+//! Queries about the data at Loops: contacts, suppression, and the names of events.
 
 use serde_json::{Map, Value};
 
@@ -6,10 +6,10 @@ use super::answer::CallError;
 use super::client::Client;
 use super::pacer::Slot;
 
-/// The names of events that one request can return, by Loops' contract.
+/// The most names of events that one request returns, by Loops' contract.
 const EVENTS_AT_ONCE: u32 = 50;
 
-/// By what Loops finds a contact. Only one is allowed.
+/// The key by which Loops finds a contact. A query may have only one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FindBy<'a> {
     /// By its `userId`.
@@ -18,17 +18,17 @@ pub enum FindBy<'a> {
     Email(&'a str),
 }
 
-/// Why Loops gave no answer to a question.
+/// Why data could not be read from Loops.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// There was no answer.
+    /// There was no response.
     #[error(transparent)]
     Call(#[from] CallError),
-    /// It answered with an error.
+    /// Loops responded with an error.
     #[error("Loops answered with the status {0}")]
     Status(u16),
-    /// The answer is none that the contract allows.
-    #[error("Loops gave an answer that cannot be read")]
+    /// The response is not one that the contract allows.
+    #[error("Loops sent a response that cannot be read")]
     Unreadable,
 }
 
@@ -47,7 +47,7 @@ impl FindBy<'_> {
 }
 
 impl Client {
-    /// A contact with all its properties; `None`: there is none.
+    /// Returns a contact with all its properties; `None` if there is no such contact.
     pub async fn find(
         &self,
         slot: &Slot,
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// Whether Loops sends a contact no mails any more; `None`: there is no such contact.
+    /// Returns whether Loops no longer sends mails to a contact; `None` if there is no such contact.
     pub async fn is_suppressed(
         &self,
         slot: &Slot,
@@ -80,7 +80,7 @@ impl Client {
         }
     }
 
-    /// The names of events that workflows can start with, at most fifty, and the cursor by which the list continues.
+    /// Returns the names of events that can start workflows, at most fifty, and the cursor for the rest of the list.
     pub async fn event_names(
         &self,
         slot: &Slot,

@@ -1,8 +1,8 @@
 //! Loops' vocabulary and the client that speaks it. Knows nothing of messages, mappings or queues.
 //!
-//! One call of [`Client::send`] is one HTTP request and one attempt. Every call needs a [`Slot`] of
-//! the destination's [`Pacer`], so no call can bypass the rate. Nothing is retried here: retries belong to
-//! the queue, since they must survive a restart.
+//! One call of [`Client::send`] is one HTTP request and one attempt. Every call needs a [`Slot`] of the destination's
+//! [`Pacer`], so no call can bypass the rate. Nothing is retried here: retries belong to the queue, because they must
+//! survive a restart.
 
 mod answer;
 mod catalogue;

@@ -1,4 +1,4 @@
-//! The options of a client, and why none could be created from them.
+//! The options of a client, and why a client could not be created.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ pub struct ClientOptions {
     pub base_url: String,
     /// The team's API key.
     pub api_key: Secret,
-    /// Requests a second; `None`: the rate in Loops' headers, 10 until there are some.
+    /// Requests a second; `None`: the rate in Loops' headers, or 10 until Loops has sent one.
     pub rate: Option<u32>,
     /// How long connecting may take.
     pub connect_timeout: Duration,
@@ -30,7 +30,7 @@ pub enum ClientError {
     /// The base URL cannot be used.
     #[error("`{0}` is not a base URL: use a URL such as https://app.loops.so/api/v1")]
     BaseUrl(String),
-    /// The URL to which webhooks are sent cannot be used. Not shown, since it may hold a secret.
+    /// The URL to which webhooks are sent cannot be used. It is not shown, because it may hold a secret.
     #[error("the URL for webhooks is not a URL: use one such as https://example.com/webhooks")]
     WebhookUrl,
     /// TLS could not be set up.

@@ -8,8 +8,8 @@
 //! handed out in parts over the second; otherwise all slots of a second would be used at its beginning,
 //! and an urgent request would have to wait for the next second.
 //!
-//! When that was: after the request was sent and before its answer came. An answer that takes long
-//! says nothing about the way there, so no more than [`TRANSIT_MAX`] is reckoned for it.
+//! A request reaches Loops after it was sent and before its response arrives. A slow response says nothing about how
+//! long the request took to get there, so at most [`TRANSIT_MAX`] is assumed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,15 +26,15 @@ const RATE_DEFAULT: u32 = 10;
 /// The window of the rate.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// The longest time that a request is assumed to take to Loops.
+/// The longest time that a request is assumed to take to reach Loops.
 const TRANSIT_MAX: Duration = Duration::from_millis(50);
 
-/// How many parts a second has while requests wait, and how long all of them take together. Less than a
-/// second, so that the whole rate is used although timers fire late.
+/// How many parts a second has while requests wait, and how long all parts take together. This is less than a second,
+/// so that the whole rate is used even though timers fire late.
 const PARTS_MAX: u32 = 10;
 const PARTS_TIME: Duration = Duration::from_millis(900);
 
-/// A higher limit in a header is ignored as nonsense.
+/// A limit in a header that is higher than this is ignored as implausible.
 const RATE_CREDIBLE_MAX: u32 = 1_000;
 
 /// How long a 429 without `Retry-After` holds everything back.
@@ -43,10 +43,10 @@ const PAUSE_DEFAULT: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is honoured.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// After a 429 the rate grows back by a tenth of the whole at this interval.
+/// After a 429, the rate grows back by a tenth of the whole at this interval.
 const RECOVERY_STEP: Duration = Duration::from_secs(2);
 
-/// In how many steps the rate grows back from nothing.
+/// The number of steps in which the rate grows back from nothing.
 const RECOVERY_STEPS: u32 = 10;
 
 /// The limiter of one destination.
@@ -58,27 +58,27 @@ pub struct Pacer {
 
 #[derive(Debug)]
 struct State {
-    /// The configured rate; `None`: Loops' own.
+    /// The configured rate; `None`: the rate that Loops sends.
     configured: Option<u32>,
     /// The rate that Loops sent.
     learnt: Option<u32>,
     /// How many requests a second are withheld after 429s.
     withheld: u32,
     withheld_changed_at: Instant,
-    /// Slots below this number were taken before the rate was last halved. A 429 for one of them does not
-    /// halve it again, or the answers to one burst would bring the rate down to nothing.
+    /// Slots below this number were taken before the rate was last halved. A 429 for one of them does not halve the
+    /// rate again. Otherwise the responses to one burst would bring the rate down to nothing.
     halved_through: u64,
-    /// Taken slots, with the time at which each is free again; `None` while its request is not yet sent.
+    /// Taken slots, with the time at which each is free again; `None` before its request is sent.
     slots: BTreeMap<u64, Option<Instant>>,
     next_slot: u64,
     blocked_until: Option<Instant>,
-    /// Until when slots are handed out in parts, because none was free when one was wanted.
+    /// Until when slots are handed out in parts, because a request had to wait for a slot.
     in_parts_until: Option<Instant>,
     part_began_at: Instant,
     part_taken: u32,
 }
 
-/// The right to make one request. Dropped unused, it is free again at once.
+/// The right to make one request. If it is dropped unused, the slot is free again at once.
 #[derive(Debug)]
 pub struct Slot {
     pacer: Arc<Pacer>,
@@ -86,8 +86,7 @@ pub struct Slot {
 }
 
 impl Pacer {
-    /// Creates a limiter; without a configured rate it follows Loops' own (10 a second until Loops sends
-    /// another).
+    /// Creates a limiter. Without a configured rate, it follows the rate that Loops sends (10 a second until then).
     pub fn new(configured: Option<u32>) -> Arc<Self> {
         let now = Instant::now();
         Arc::new(Self {
@@ -132,20 +131,19 @@ impl Pacer {
         }
     }
 
-    /// Treats the past second as used up: by another process, or by this one's predecessor before it
-    /// crashed.
+    /// Treats the past second as used up, by another process or by this process before a crash.
     pub fn begin_after_another(&self) {
         self.lock().block(Instant::now() + TRANSIT_MAX + WINDOW);
     }
 
-    /// The present rate, in requests a second.
+    /// Returns the current rate, in requests a second.
     pub fn rate(&self) -> u32 {
         let mut state = self.lock();
         state.recover(Instant::now());
         state.rate()
     }
 
-    /// The highest rate that Loops and the configuration allow, in requests a second.
+    /// Returns the highest rate that Loops and the configuration allow, in requests a second.
     pub fn rate_max(&self) -> u32 {
         self.lock().ceiling()
     }
@@ -239,7 +237,7 @@ impl State {
         }
     }
 
-    /// Accounts for requests that others made of the same team's rate.
+    /// Accounts for requests by others that used the same team's rate.
     fn learn(&mut self, now: Instant, headers: RateHeaders) {
         if let Some(limit) = headers.limit.filter(|limit| (1..=RATE_CREDIBLE_MAX).contains(limit)) {
             self.learnt = Some(limit);
@@ -247,8 +245,8 @@ impl State {
         let Some(remaining) = headers.remaining else {
             return;
         };
-        // A rate that is configured below Loops' limit leaves the rest to others: their requests count
-        // only once fewer requests remain than this limiter may still send.
+        // A rate that is configured below Loops' limit leaves the rest to others. Their requests count only once fewer
+        // requests remain than this limiter may still send.
         let taken = self.rate().saturating_sub(remaining) as usize;
         for _ in self.slots.len()..taken {
             self.slots.insert(self.next_slot, Some(now + WINDOW));
@@ -265,7 +263,7 @@ impl Slot {
         self.pacer.changed.notify_waiters();
     }
 
-    /// Notes that the call has ended, and the headers about the rate if there was an answer.
+    /// Notes that the call has ended, with the headers about the rate if there was a response.
     ///
     /// `limited` is set for a 429, and holds the wait that Loops asked for, if any.
     pub fn answered(&self, headers: RateHeaders, limited: Option<Option<Duration>>) {
@@ -300,7 +298,7 @@ impl Drop for Slot {
 mod tests {
     use super::*;
 
-    /// Sends `count` requests as fast as the pacer lets them and gives the moments of their answers.
+    /// Sends `count` requests as fast as the pacer allows; returns the times of their responses.
     async fn drain(pacer: &Arc<Pacer>, count: usize, latency: Duration) -> Vec<Instant> {
         let mut arrivals = Vec::new();
         for _ in 0..count {
@@ -342,7 +340,7 @@ mod tests {
                 let together = spread.iter().filter(|other| *other == at).count();
                 assert!(together <= most, "{rate}: {together} at once");
             }
-            // Once nothing has waited for a second, all may go at once again.
+            // Once nothing has waited for a second, all requests may go at once again.
             tokio::time::sleep(WINDOW * 3).await;
             let again = drain(&pacer, rate as usize, Duration::ZERO).await;
             assert_eq!(again.first(), again.last(), "{rate}");
@@ -447,7 +445,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_others_used_of_the_rate_is_not_used_again() {
-        // The configured rate, what Loops says that remains of 10, and how many more may go.
+        // (the configured rate, how many of 10 remain according to Loops, how many more may go)
         for (configured, remaining, expected) in
             [(None, 2, 2), (None, 9, 9), (Some(5), 9, 4), (Some(5), 4, 4), (Some(5), 2, 2)]
         {

@@ -1,4 +1,4 @@
-//! A request that delivers something, as Loops' published contract has it.
+//! A request that delivers something, as Loops' published contract defines it.
 
 use bytes::Bytes;
 
@@ -7,7 +7,7 @@ use crate::action::Endpoint;
 /// A request to be made: where it goes and its JSON body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
-    /// Where it goes.
+    /// The endpoint it goes to.
     pub endpoint: Endpoint,
     /// The body, as JSON.
     pub body: Bytes,

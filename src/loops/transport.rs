@@ -37,7 +37,7 @@ pub(crate) struct RawAnswer {
     pub(crate) cut_off: Option<CallError>,
 }
 
-/// Carries a call to Loops and its answer back: over HTTP, or in the simulation to a model of Loops.
+/// Carries a call to Loops and the response back: over HTTP, or in the simulation to a model of Loops.
 #[async_trait]
 pub(crate) trait Transport: Send + Sync + std::fmt::Debug {
     /// Makes one HTTP request, without retries. Reads at least `bytes_max` bytes of the response's body, if it is
@@ -55,7 +55,8 @@ pub(super) struct Http {
 }
 
 impl Http {
-    /// Connections are kept open. Redirects are not followed, since they could send the key to another host.
+    /// Creates the HTTP client. Connections are kept open. Redirects are not followed, because they could send the key
+    /// to another host.
     pub(super) fn new(options: &ClientOptions) -> Result<Self, ClientError> {
         let base_url = options.base_url.trim_end_matches('/').to_owned();
         let usable = reqwest::Url::parse(&base_url)
@@ -83,12 +84,12 @@ impl Http {
         Ok(Self { http, base_url, shown_url: shown(url), host })
     }
 
-    /// The base URL for people: without a user name, a password or a query, which may be secret.
+    /// Returns the base URL for people: without a user name, a password or a query, which may be secret.
     pub(super) fn shown_url(&self) -> &str {
         &self.shown_url
     }
 
-    /// The host of the base URL.
+    /// Returns the host of the base URL.
     pub(super) fn host(&self) -> &str {
         &self.host
     }
@@ -128,7 +129,7 @@ impl Transport for Http {
     }
 }
 
-/// The innermost cause of an error: what the layers of the HTTP client add is of no use to operators.
+/// Returns the innermost cause of an error. The layers of the HTTP client add nothing of use to operators.
 pub(super) fn call_error(error: &reqwest::Error, shown_url: &str) -> CallError {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {
@@ -139,7 +140,7 @@ pub(super) fn call_error(error: &reqwest::Error, shown_url: &str) -> CallError {
     } else if error.is_timeout() {
         CallError::Timeout
     } else if error.source().is_none() {
-        // The text of the client itself would hold the URL.
+        // The client's own message would contain the URL.
         CallError::Broken("the request failed".to_owned())
     } else {
         CallError::Broken(cause.to_string())

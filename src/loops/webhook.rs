@@ -1,5 +1,5 @@
-//! Sends webhooks with Loops' headers, which are those of Standard Webhooks: those that are handed on, those of the
-//! sandbox, and alerts.
+//! Sends webhooks with Loops' headers, which are those of Standard Webhooks. Used for webhooks that are handed on,
+//! webhooks of the sandbox, and alerts.
 
 use std::time::Duration;
 
@@ -12,8 +12,9 @@ use super::options::ClientError;
 use super::transport::{USER_AGENT, call_error};
 use crate::secret::Secret;
 
-/// How long connecting, and a whole request, may take.
+/// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a whole request may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sends webhooks to one URL.
@@ -31,14 +32,15 @@ pub struct SentWebhook<'a> {
     pub id: &'a str,
     /// `webhook-timestamp`.
     pub timestamp: &'a str,
-    /// `webhook-signature`; empty: it is not signed.
+    /// `webhook-signature`; empty if the webhook is not signed.
     pub signature: &'a str,
     /// The body.
     pub body: &'a Bytes,
 }
 
 impl WebhookClient {
-    /// Takes the URL, which may hold a secret. Redirects are not followed, since what is sent holds personal data.
+    /// Creates a client for a URL, which may hold a secret. Redirects are not followed, because webhooks hold personal
+    /// data.
     pub fn new(url: &Secret) -> Result<Self, ClientError> {
         let url = parse(url).ok_or(ClientError::WebhookUrl)?;
         let json = (CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -54,12 +56,12 @@ impl WebhookClient {
         Ok(Self { http, url, shown_url })
     }
 
-    /// The scheme, host and port of the URL, for people: the rest may be secret.
+    /// Returns the scheme, host and port of the URL, for people. The rest may be secret.
     pub fn shown_url(&self) -> &str {
         &self.shown_url
     }
 
-    /// Sends one; returns the status of the answer, whose body is not read.
+    /// Sends a webhook; returns the status of the response, whose body is not read.
     pub async fn send(&self, webhook: SentWebhook<'_>) -> Result<u16, CallError> {
         let request = self.http.post(self.url.clone()).body(webhook.body.clone()).headers(
             [

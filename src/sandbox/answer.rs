@@ -1,23 +1,23 @@
-//! Answers in Loops' shape: always JSON, a refusal always with a `message`.
+//! Responses in Loops' format: always JSON, and a refusal always has a `message`.
 
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-/// What a handler answers: JSON, or a refusal.
+/// The result of a handler: JSON, or a refusal.
 pub(super) type Answer = Result<Json<Value>, Refusal>;
 
-/// The rule that a request broke, in the extensions of its answer: for the log.
+/// The rule that a request broke. It is put into the extensions of the response, for the log.
 #[derive(Debug, Clone)]
 pub(super) struct BrokenRule(pub(super) String);
 
-/// A request that is not carried out, and why.
+/// The reason why a request is not carried out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// The status answered.
+    /// The status of the response.
     pub(super) status: StatusCode,
-    /// Says what is wrong and, where it helps, what is right. Never holds a value of the request.
+    /// Says what is wrong and, if that helps, what is right. Never holds a value of the request.
     pub(super) message: String,
 }
 
@@ -46,7 +46,7 @@ impl Refusal {
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let mut body = json!({"success": false, "message": self.message});
-        // Loops' contract has a second, deprecated copy of the message in this one answer.
+        // In this one response, Loops' contract has a second, deprecated copy of the message.
         if self.status == StatusCode::UNAUTHORIZED {
             body["error"] = Value::from(self.message.as_str());
         }
@@ -56,14 +56,14 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// The answer to any path that is not there.
+/// Responds to an unknown path.
 pub(super) async fn no_such_path() -> Refusal {
     Refusal::new(StatusCode::NOT_FOUND, "There is nothing at this path.")
 }
 
-/// The answer to a path that is there but not with this method.
+/// Responds to a method that a path does not have.
 pub(super) async fn wrong_method() -> Refusal {
-    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not take this HTTP method.")
+    Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "This path does not accept this HTTP method.")
 }
 
 /// Reads a body as a JSON object.

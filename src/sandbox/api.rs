@@ -16,12 +16,12 @@ use super::state::SeenEvent;
 use super::team::{API_BASE, Sandbox};
 use super::webhooks;
 
-/// Longest idempotency key, by the contract.
+/// The longest idempotency key, by the contract.
 const IDEMPOTENCY_KEY_CHARS_MAX: usize = 100;
-/// Removals from the suppression list that a team has in 30 days; nothing here uses them up.
+/// The removals from the suppression list that a team has in 30 days. Nothing here uses them.
 const REMOVAL_QUOTA: u32 = 100;
 
-/// The routes below [`API_BASE`].
+/// Returns the routes below [`API_BASE`].
 pub(super) fn router(sandbox: &Sandbox) -> Router {
     Router::new()
         .route("/api-key", get(test_key))
@@ -92,7 +92,7 @@ async fn show_suppression(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
     })))
 }
 
-/// Nothing here bounces or complains, so nobody is ever suppressed.
+/// Refuses the removal: nothing here bounces or complains, so nobody is ever suppressed.
 async fn remove_suppression(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
     let key = contact_key(query(&uri))?;
     sandbox.state().audience.find(&key).ok_or_else(Refusal::contact_not_found)?;
@@ -121,7 +121,7 @@ async fn create_property(State(sandbox): State<Sandbox>, body: Bytes) -> Answer 
     Ok(Json(json!({"success": true})))
 }
 
-/// Two lists, so that there is something to show; a contact may join any other id as well.
+/// Returns two lists, so that there is something to show. A contact may join a list with any other id as well.
 async fn list_mailing_lists() -> Answer {
     let list = |id, name, description: Option<&str>, is_public| json!({"id": id, "name": name, "description": description, "isPublic": is_public});
     Ok(Json(json!([
@@ -133,7 +133,7 @@ async fn list_mailing_lists() -> Answer {
 async fn send_event(State(sandbox): State<Sandbox>, headers: HeaderMap, body: Bytes) -> Answer {
     let now = sandbox.0.clock.now();
     let idempotency_key = idempotency_key(&headers)?;
-    // One step: of two requests with one key, the second must see the first.
+    // The state stays locked: of two requests with one key, the second must see the first.
     let mut state = sandbox.state();
     if idempotency_key.as_ref().is_some_and(|key| state.used_keys.is_used(key, now)) {
         return Err(Refusal::conflict("Idempotency key has been used."));
@@ -190,7 +190,7 @@ async fn send_event(State(sandbox): State<Sandbox>, headers: HeaderMap, body: By
     Ok(Json(json!({"success": true})))
 }
 
-/// The names of the events that came in, page by page. The cursor is the place of the next one.
+/// Returns the names of the events that arrived, page by page. The cursor is the index of the next name.
 async fn list_event_patterns(State(sandbox): State<Sandbox>, uri: Uri) -> Answer {
     let query = query(&uri);
     let number = |key: &str, default: usize| match query.get(key).and_then(Value::as_str) {
@@ -234,20 +234,20 @@ async fn list_event_patterns(State(sandbox): State<Sandbox>, uri: Uri) -> Answer
     })))
 }
 
-/// The key of an event request: `None` when the header is missing or empty.
+/// Returns the key of an event request; `None` if the header is missing or empty.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
     let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
         return Ok(None);
     };
     let key = std::str::from_utf8(key.as_bytes())
-        .map_err(|_| Refusal::bad_request("`Idempotency-Key` must be text."))?;
+        .map_err(|_| Refusal::bad_request("`Idempotency-Key` must consist of ASCII characters."))?;
     if key.chars().count() > IDEMPOTENCY_KEY_CHARS_MAX {
         return Err(Refusal::bad_request("`Idempotency-Key` must be at most 100 characters."));
     }
     Ok(Some(key.to_owned()).filter(|key| !key.is_empty()))
 }
 
-/// Reads which contact a query or a body names: by exactly one of the two keys.
+/// Reads the key of the contact that a query or a body names. Exactly one of the two keys is allowed.
 fn contact_key(mut given: Map<String, Value>) -> Result<ContactKey, Refusal> {
     let email = parse_email(take(&mut given, "email"))?;
     let user_id = parse_id("userId", take(&mut given, "userId"))?;
@@ -261,7 +261,7 @@ fn contact_key(mut given: Map<String, Value>) -> Result<ContactKey, Refusal> {
     }
 }
 
-/// The query as an object of strings; the last of several values of one key wins.
+/// Returns the query as an object of strings. The last of several values of a key wins.
 pub(super) fn query(uri: &Uri) -> Map<String, Value> {
     let pairs = Query::<Vec<(String, String)>>::try_from_uri(uri).map(|Query(pairs)| pairs);
     pairs.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into())).collect()

@@ -7,7 +7,7 @@ use super::contact::Contact;
 use super::fields::ContactFields;
 use super::properties::Properties;
 
-/// Most contacts that are held: the sandbox lives in memory.
+/// The most contacts that are kept, because the sandbox lives in memory.
 const CONTACTS_MAX: usize = 500_000;
 
 /// One of the two ways to name a contact.
@@ -17,22 +17,22 @@ pub(super) enum ContactKey {
     UserId(String),
 }
 
-/// What a request has changed of a contact.
+/// The changes that a request made to a contact.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Change {
     pub(super) id: String,
     number: u64,
     pub(super) is_new: bool,
-    /// It was subscribed, and is no more.
+    /// Whether it was subscribed and no longer is.
     pub(super) has_left: bool,
     /// Mailing lists that it has joined (`true`) or left.
     pub(super) lists: Vec<(String, bool)>,
 }
 
-/// All contacts, and the properties they have been given.
+/// All contacts, and the properties that they have been given.
 #[derive(Debug, Default)]
 pub(super) struct Audience {
-    /// By number, which grows: oldest first.
+    /// The contacts by number, oldest first.
     contacts: BTreeMap<u64, Contact>,
     by_email: HashMap<String, u64>,
     by_user_id: HashMap<String, u64>,
@@ -41,12 +41,12 @@ pub(super) struct Audience {
 }
 
 impl Audience {
-    /// All contacts, oldest first.
+    /// Returns all contacts, oldest first.
     pub(super) fn contacts(&self) -> impl ExactSizeIterator<Item = &Contact> {
         self.contacts.values()
     }
 
-    /// The contact that was changed.
+    /// Returns the contact that was changed.
     pub(super) fn changed(&self, change: &Change) -> Option<&Contact> {
         self.contacts.get(&change.number)
     }
@@ -56,7 +56,7 @@ impl Audience {
         self.contacts.get(&self.number(key)?)
     }
 
-    /// Adds a contact, unless its e-mail address or user id is taken. Returns what has changed.
+    /// Adds a contact, unless its e-mail address or user id is taken. Returns the changes.
     pub(super) fn create(&mut self, fields: ContactFields) -> Result<Change, Refusal> {
         if fields.email.is_none() {
             return Err(Refusal::bad_request("`email` is required."));
@@ -68,8 +68,8 @@ impl Audience {
         }
     }
 
-    /// Changes the contact that the fields name, or adds one, which takes an e-mail address. Returns
-    /// what has changed.
+    /// Changes the contact that the fields name, or adds one, for which an e-mail address is required. Returns the
+    /// changes.
     pub(super) fn upsert(&mut self, fields: ContactFields) -> Result<Change, Refusal> {
         if fields.email.is_none() && fields.user_id.is_none() {
             return Err(Refusal::bad_request("`email` or `userId` is required."));
@@ -91,7 +91,7 @@ impl Audience {
         }
     }
 
-    /// Removes a contact, and returns it.
+    /// Removes a contact and returns it.
     pub(super) fn delete(&mut self, key: &ContactKey) -> Result<Contact, Refusal> {
         let number = self.number(key).ok_or_else(Refusal::contact_not_found)?;
         let gone = self.contacts.remove(&number).ok_or_else(Refusal::contact_not_found)?;
@@ -102,11 +102,11 @@ impl Audience {
     fn add(&mut self, fields: ContactFields) -> Result<Change, Refusal> {
         if self.contacts.len() >= CONTACTS_MAX {
             return Err(Refusal::bad_request(
-                "The sandbox holds no more contacts: empty it with POST /sandbox/reset.",
+                "The sandbox cannot hold more contacts: empty it with POST /sandbox/reset.",
             ));
         }
         self.last_number += 1;
-        // As long as the ids of Loops, and the same in every run.
+        // Ids are as long as those of Loops, and the same in every run.
         let contact = Contact::new(format!("cs{:022}", self.last_number));
         let change = self.put(self.last_number, contact, fields);
         Ok(Change { is_new: true, ..change })
@@ -145,7 +145,7 @@ impl Audience {
         }
     }
 
-    /// The contacts that have the e-mail address and the user id of `fields`.
+    /// Returns the contact with the e-mail address of `fields`, and the contact with the user id.
     fn numbers(&self, fields: &ContactFields) -> (Option<u64>, Option<u64>) {
         let email = fields.email.clone().map(ContactKey::Email);
         let user_id = fields.user_id.clone().map(ContactKey::UserId);

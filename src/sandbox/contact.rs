@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::fields::ContactFields;
 
-/// The source of a contact that names none, by Loops' contract.
+/// The source of a contact without one, by Loops' contract.
 const SOURCE_DEFAULT: &str = "API";
 
 /// A person in the team's audience.
@@ -19,7 +19,7 @@ pub(super) struct Contact {
 }
 
 impl Contact {
-    /// A contact of whom nothing is known yet. Subscribed, as all new contacts are.
+    /// Creates a contact of whom nothing is known yet. All new contacts are subscribed.
     pub(super) fn new(id: String) -> Self {
         Self {
             id,
@@ -31,12 +31,12 @@ impl Contact {
         }
     }
 
-    /// Whether it gets mails.
+    /// Returns whether it gets mails.
     pub(super) fn is_subscribed(&self) -> bool {
         self.subscribed
     }
 
-    /// The mailing lists that fields join or leave, with whether they are joined.
+    /// Returns the mailing lists that the fields change, with whether each is joined.
     pub(super) fn changed_lists(&self, fields: &ContactFields) -> Vec<(String, bool)> {
         let lists = fields.mailing_lists.iter();
         let is_change =
@@ -44,7 +44,7 @@ impl Contact {
         lists.filter(is_change).cloned().collect()
     }
 
-    /// Takes over what a request says; what it does not mention stays.
+    /// Applies the fields of a request. Fields that it does not mention stay.
     pub(super) fn apply(&mut self, fields: ContactFields) {
         self.email = fields.email.or_else(|| self.email.take());
         self.user_id = fields.user_id.or_else(|| self.user_id.take());
@@ -59,8 +59,8 @@ impl Contact {
         self.properties.extend(fields.properties);
     }
 
-    /// The contact as `GET /contacts/find` shows it: custom properties at the top level, under the
-    /// fields that Loops knows.
+    /// Returns the contact as `GET /contacts/find` shows it: custom properties are at the top level, where Loops' own
+    /// fields take precedence.
     pub(super) fn to_json(&self) -> Value {
         let text = |key: &str| self.properties.get(key).and_then(Value::as_str);
         let mut shown = json!({
@@ -85,7 +85,7 @@ impl Contact {
         shown
     }
 
-    /// The part of a contact that the suppression endpoint shows.
+    /// Returns the part of a contact that the suppression endpoint shows.
     pub(super) fn to_short_json(&self) -> Value {
         json!({"id": self.id, "email": self.email, "userId": self.user_id})
     }

@@ -1,4 +1,4 @@
-//! The control API of the sandbox: what arrived, which faults are in force, and a fresh start.
+//! The control API of the sandbox: shows what arrived, shows and changes the faults in force, and resets everything.
 
 use axum::extract::DefaultBodyLimit;
 use axum::extract::State;
@@ -15,7 +15,7 @@ use super::faults::Faults;
 use super::state::{SeenEvent, SeenRequest};
 use super::team::{API_BASE, BODY_BYTES_MAX, Sandbox};
 
-/// The routes below `/sandbox`.
+/// Returns the routes below `/sandbox`.
 pub(super) fn router(sandbox: &Sandbox) -> Router {
     Router::new()
         .route("/", get(overview))
@@ -68,7 +68,7 @@ async fn show_faults(State(sandbox): State<Sandbox>) -> Json<Faults> {
     Json(sandbox.faults())
 }
 
-/// Keys that are missing keep their value. Naming the seed starts the random choices anew.
+/// Changes the faults. Missing keys keep their values. Giving the seed restarts the random choices.
 async fn change_faults(
     State(sandbox): State<Sandbox>,
     body: Result<Bytes, BytesRejection>,

@@ -1,4 +1,4 @@
-//! What the sandbox does wrong on purpose, and the dice that choose when.
+//! The faults that the sandbox injects, and the random choices of when.
 
 use std::time::Duration;
 
@@ -8,35 +8,33 @@ use serde_json::{Map, Value};
 
 /// Loops allows 10 requests a second per team, by its API introduction.
 const RATE_LIMIT_DEFAULT: u32 = 10;
-/// Longest delay that can be asked for, each of the two: ten minutes.
+/// The most that each of the two delays can be: ten minutes.
 const LATENCY_MS_MAX: u64 = 600_000;
 
-/// How the simulated Loops misbehaves. The default is not at all, at Loops' own rate.
+/// The faults of the simulated Loops. The default has none, and Loops' own rate.
 ///
-/// A request with a right key and within the rate suffers at most one of error and reset, so the
-/// three rates together may be at most 1.
+/// A request with the right key and within the rate meets at most one error or reset, so the sum of the three rates may
+/// be at most 1.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// Time taken by every request, in milliseconds: half before it takes effect, half after.
+    /// The time that every request takes, in milliseconds: half before it takes effect, half after.
     pub latency_ms: u64,
-    /// The most milliseconds added to that, chosen at random for each request.
+    /// The most milliseconds that are added to that, chosen at random for each request.
     pub latency_jitter_ms: u64,
-    /// Most requests answered in any second; more get 429. Zero: every request does.
+    /// The most requests that are served in any second. Further requests get 429; if this is zero, all requests do.
     pub rate_limit: u32,
-    /// Share of requests (0 to 1) that are answered with `error_status` and have no effect.
+    /// Share of requests (0 to 1) that get `error_status` and have no effect.
     pub error_rate: f64,
-    /// The status of those, 400 to 599.
+    /// The status of these errors, 400 to 599.
     pub error_status: u16,
-    /// Share of requests (0 to 1) whose connection is dropped before they have an effect.
+    /// Share of requests (0 to 1) whose connection is dropped before they take effect.
     pub reset_before_rate: f64,
-    /// Share of requests (0 to 1) whose connection is dropped instead of the answer, after they
-    /// had their effect.
+    /// Share of requests (0 to 1) whose connection is dropped instead of a response, after they took effect.
     pub reset_after_rate: f64,
-    /// Whether every key is wrong: 401 on every request.
+    /// Whether every key is wrong, so that every request gets 401.
     pub reject_key: bool,
-    /// Where the random choices start. The same seed and the same requests in the same order meet
-    /// the same faults.
+    /// The seed of the random choices. With the same seed, the same requests in the same order meet the same faults.
     pub seed: u64,
 }
 
@@ -56,24 +54,24 @@ impl Default for Faults {
     }
 }
 
-/// Why faults cannot be put in force.
+/// Why faults cannot be put into force.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FaultsError {
     /// A key is unknown or its value is of the wrong type.
     #[error("{0}")]
     Unreadable(String),
-    /// A value is outside of what is allowed.
+    /// A value is not allowed.
     #[error("`{key}` must be {allowed}")]
     OutOfRange {
         /// The key.
         key: &'static str,
-        /// What is allowed.
+        /// The values that are allowed.
         allowed: &'static str,
     },
 }
 
 impl Faults {
-    /// Checks that every value is within what is allowed.
+    /// Checks that every value is allowed.
     pub fn check(&self) -> Result<(), FaultsError> {
         let out_of_range = |key, allowed| Err(FaultsError::OutOfRange { key, allowed });
         let latencies =
@@ -89,7 +87,7 @@ impl Faults {
         if let Some((key, _)) = rates.into_iter().find(|(_, rate)| !(0.0..=1.0).contains(rate)) {
             return out_of_range(key, "between 0 and 1");
         }
-        // The margin is for sums such as 0.7 + 0.2 + 0.1, which doubles do not hit exactly.
+        // The margin is for sums such as 0.7 + 0.2 + 0.1, which doubles do not represent exactly.
         if rates.into_iter().map(|(_, rate)| rate).sum::<f64>() > 1.0 + 1e-9 {
             return out_of_range("error_rate", "at most 1 together with the two reset rates");
         }
@@ -99,7 +97,7 @@ impl Faults {
         Ok(())
     }
 
-    /// These faults with the keys of `patch` in place of their own.
+    /// Returns these faults with the keys of `patch` replaced.
     pub(super) fn patched(&self, patch: Map<String, Value>) -> Result<Self, FaultsError> {
         let unreadable = |error: serde_json::Error| FaultsError::Unreadable(error.to_string());
         let mut merged = serde_json::to_value(self).map_err(unreadable)?;
@@ -113,7 +111,7 @@ impl Faults {
     }
 }
 
-/// What is to go wrong with one request.
+/// The fault that one request meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trouble {
     None,
@@ -122,7 +120,7 @@ pub(super) enum Trouble {
     ResetAfter,
 }
 
-/// The faults in force and their dice.
+/// The faults in force and their random choices.
 #[derive(Debug)]
 pub(super) struct FaultInjector {
     settings: Faults,
@@ -139,7 +137,7 @@ impl FaultInjector {
         &self.settings
     }
 
-    /// Puts other faults in force; the dice go on where they are unless `reseed`.
+    /// Puts other faults into force. The random choices continue unless `reseed`.
     pub(super) fn replace(&mut self, settings: Faults, reseed: bool) {
         if reseed {
             self.dice = fastrand::Rng::with_seed(settings.seed);
@@ -147,8 +145,8 @@ impl FaultInjector {
         self.settings = settings;
     }
 
-    /// Chooses delay and trouble of the next request. Always two throws, so that one setting does
-    /// not shift the choices of another.
+    /// Chooses the delay and the fault of the next request. It always takes two random numbers, so that one setting
+    /// does not shift the choices of another.
     pub(super) fn next(&mut self) -> (Duration, Trouble) {
         let jitter_ms = self.dice.f64() * self.settings.latency_jitter_ms as f64;
         let latency = Duration::from_millis(self.settings.latency_ms)

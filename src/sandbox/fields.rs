@@ -4,19 +4,19 @@ use serde_json::{Map, Value};
 
 use super::answer::Refusal;
 
-/// Longest string that a property can hold, in characters, by Loops' documentation.
+/// The longest string that a property can hold, in characters, by Loops' documentation.
 const PROPERTY_CHARS_MAX: usize = 500;
-/// Longest e-mail address that mail servers take (RFC 5321's path without its brackets).
+/// The longest e-mail address that mail servers accept (RFC 5321's path without its brackets).
 const EMAIL_CHARS_MAX: usize = 254;
 
-/// What a body says about a contact.
+/// The fields of a contact in a request body.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct ContactFields {
     pub(super) email: Option<String>,
     pub(super) user_id: Option<String>,
     pub(super) subscribed: Option<bool>,
     pub(super) mailing_lists: Vec<(String, bool)>,
-    /// Everything else, as given: the other fields that Loops knows, and custom properties.
+    /// All other members, unchanged: the other fields that Loops knows, and custom properties.
     pub(super) properties: Map<String, Value>,
 }
 
@@ -40,7 +40,7 @@ impl ContactFields {
     }
 }
 
-/// Reads `email` or `userId` of a body or a query: a string; `None` when null or empty.
+/// Reads the string `email` or `userId` of a body or a query; `None` if it is null or empty.
 pub(super) fn parse_id(key: &str, value: Value) -> Result<Option<String>, Refusal> {
     match value {
         Value::Null => Ok(None),
@@ -52,7 +52,7 @@ pub(super) fn parse_id(key: &str, value: Value) -> Result<Option<String>, Refusa
     }
 }
 
-/// Reads an e-mail address: `None` when null or empty.
+/// Reads an e-mail address; `None` if it is null or empty.
 pub(super) fn parse_email(value: Value) -> Result<Option<String>, Refusal> {
     let email = parse_id("email", value)?;
     match email {
@@ -61,8 +61,8 @@ pub(super) fn parse_email(value: Value) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// Reads `eventProperties`: an object of what Loops' documentation names for them, which is less than
-/// contact properties can hold: null means something to a contact only.
+/// Reads `eventProperties`: an object of the types that Loops' documentation allows there. Unlike contact properties,
+/// they cannot be null.
 pub(super) fn parse_event_properties(value: Value) -> Result<Map<String, Value>, Refusal> {
     let Value::Object(properties) = value else {
         return Err(wrong_type("eventProperties", "an object", &value));
@@ -80,7 +80,7 @@ pub(super) fn parse_event_properties(value: Value) -> Result<Map<String, Value>,
     Ok(properties)
 }
 
-/// The refusal of a value of the wrong type. Names the key and the type, never the value.
+/// Returns the refusal of a value of the wrong type. It names the key and the type, never the value.
 pub(super) fn wrong_type(key: &str, expected: &str, value: &Value) -> Refusal {
     let found = match value {
         Value::Null => "null",
@@ -133,7 +133,7 @@ fn check_property(key: &str, value: &Value) -> Result<(), Refusal> {
     }
 }
 
-/// Whether this looks like an e-mail address: the shape alone, as Loops can only check that.
+/// Returns whether this looks like an e-mail address. Only the form is checked, because Loops cannot check more.
 fn is_email(text: &str) -> bool {
     let Some((local, domain)) = text.rsplit_once('@') else {
         return false;

@@ -1,4 +1,4 @@
-//! What every request to the simulated API passes: the log, the key, the rate and the faults.
+//! The gate that every request to the simulated API passes: the log, the key, the rate and the faults.
 
 use std::time::Duration;
 
@@ -18,12 +18,12 @@ use super::state::{InjectedFault, SeenRequest};
 use super::team::{API_BASE, BODY_BYTES_MAX, Sandbox};
 use crate::http::server::ResetConnection;
 
-/// The header that makes an event request count once.
+/// The header that makes an event request count only once.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const RATE_LIMIT: &str = "x-ratelimit-limit";
 const RATE_REMAINING: &str = "x-ratelimit-remaining";
 
-/// What is to become of a request that arrived.
+/// The decision about a request that arrived.
 struct Arrival {
     number: u64,
     rate_limit: u32,
@@ -36,12 +36,12 @@ enum Verdict {
     Admitted { remaining: u32, latency: Duration, trouble: Trouble },
 }
 
-/// Lets a request through to its handler, or not.
+/// Lets a request through to its handler, or turns it away.
 pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let body = read_body(body).await;
     let arrival = sandbox.arrive(&parts, body.as_ref().ok());
-    // Without the query, in which addresses and ids stand.
+    // The query is left out, because it holds addresses and ids.
     let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
     let (mut response, fault, remaining) = match arrival.verdict {
         Verdict::WrongKey => (Refusal::invalid_key().into_response(), None, None),
@@ -59,7 +59,7 @@ pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next:
         headers.insert(RATE_REMAINING, HeaderValue::from(remaining));
     }
     let is_reset = matches!(fault, Some(InjectedFault::ResetBefore | InjectedFault::ResetAfter));
-    // An error on purpose is no rule of Loops'.
+    // An injected error is not a rule of Loops.
     if let Some(BrokenRule(rule)) = response.extensions().get()
         && fault != Some(InjectedFault::Error)
     {
@@ -72,8 +72,7 @@ pub(super) async fn gate(State(sandbox): State<Sandbox>, request: Request, next:
 }
 
 impl Sandbox {
-    /// Notes a request and judges it, both in one step, so that the log has the order in which
-    /// requests were judged.
+    /// Records and judges a request in one step, so that the log has the order in which requests were judged.
     fn arrive(&self, parts: &request::Parts, body: Option<&Bytes>) -> Arrival {
         let now = Instant::now();
         let since_start = now.saturating_duration_since(self.0.started);
@@ -85,7 +84,7 @@ impl Sandbox {
             status: None,
             fault: None,
             idempotency_key: header_text(&parts.headers, IDEMPOTENCY_KEY),
-            // A copy, because a slice would keep the whole buffer it was read into.
+            // The body is copied, because a slice would keep the whole buffer that it was read into.
             body: body.map(|body| Bytes::copy_from_slice(body)).unwrap_or_default(),
         };
         let mut state = self.state();
@@ -117,7 +116,7 @@ impl Sandbox {
     }
 }
 
-/// Runs the handler, unless the request is to have no effect.
+/// Runs the handler, unless a fault keeps the request from having an effect.
 async fn carry_out(
     trouble: Trouble,
     parts: request::Parts,
@@ -140,7 +139,7 @@ async fn carry_out(
     (response, fault)
 }
 
-/// Tells the HTTP server to drop the connection. The status is for a server that does not know how.
+/// Tells the HTTP server to drop the connection. The status is for a server that cannot do that.
 fn drop_connection() -> Response {
     let mut response = StatusCode::BAD_GATEWAY.into_response();
     response.extensions_mut().insert(ResetConnection);
@@ -161,7 +160,7 @@ async fn read_body(body: Body) -> Result<Bytes, Refusal> {
             StatusCode::PAYLOAD_TOO_LARGE,
             format!("The body must be at most {BODY_BYTES_MAX} bytes."),
         )),
-        Err(_) => Err(Refusal::bad_request("The body did not arrive whole.")),
+        Err(_) => Err(Refusal::bad_request("The body did not arrive completely.")),
     }
 }
 

@@ -6,19 +6,19 @@ use jiff::{SignedDuration, Timestamp};
 
 /// How long Loops remembers a key, by its contract for events.
 const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
-/// Most keys that are remembered; the oldest go first. More than 24 hours at Loops' own rate.
+/// The most keys that are remembered; the oldest are forgotten first. Enough for 24 hours at Loops' own rate.
 const KEYS_MAX: usize = 1_000_000;
 
 /// Remembers keys for 24 hours.
 #[derive(Debug, Default)]
 pub(super) struct UsedKeys {
     used: HashMap<String, Timestamp>,
-    /// The same in the order of use.
+    /// The keys in the order of use.
     order: VecDeque<(Timestamp, String)>,
 }
 
 impl UsedKeys {
-    /// Whether a key was used less than 24 hours before `now`.
+    /// Returns whether a key was used less than 24 hours before `now`.
     pub(super) fn is_used(&self, key: &str, now: Timestamp) -> bool {
         self.used.get(key).is_some_and(|at| now.duration_since(*at) < REMEMBERED)
     }
@@ -34,7 +34,7 @@ impl UsedKeys {
             let Some((at, key)) = self.order.pop_front() else {
                 break;
             };
-            // It may have been used again since: then that use counts.
+            // The key may have been used again since. Then that use counts.
             if self.used.get(&key) == Some(&at) {
                 self.used.remove(&key);
             }

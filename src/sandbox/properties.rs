@@ -16,7 +16,7 @@ pub(super) enum PropertyType {
 }
 
 impl PropertyType {
-    /// The type of a value; `None` when it does not tell.
+    /// Returns the type of a value; `None` if the value does not show it.
     fn of(value: &Value) -> Option<Self> {
         match value {
             Value::Bool(_) => Some(Self::Boolean),
@@ -52,7 +52,7 @@ pub(super) enum Listing {
 pub(super) struct Properties(IndexMap<String, PropertyType>);
 
 impl Properties {
-    /// Makes a property known. `false` when it was before.
+    /// Makes a property known; returns `false` if it already was.
     pub(super) fn create(&mut self, name: &str, kind: PropertyType) -> bool {
         if self.is_known(name) {
             return false;
@@ -61,7 +61,7 @@ impl Properties {
         true
     }
 
-    /// Makes the properties known that are used here for the first time.
+    /// Makes properties known that are used for the first time.
     pub(super) fn learn(&mut self, used: &Map<String, Value>) {
         for (name, value) in used {
             if let Some(kind) = PropertyType::of(value) {
@@ -70,7 +70,7 @@ impl Properties {
         }
     }
 
-    /// The properties as `GET /contacts/properties` shows them.
+    /// Returns the properties as `GET /contacts/properties` shows them.
     pub(super) fn to_json(&self, listing: Listing) -> Value {
         let built_in: &[_] = match listing {
             Listing::All => &BUILT_IN,
@@ -93,7 +93,7 @@ fn is_date(text: &str) -> bool {
     text.parse::<Timestamp>().is_ok() || text.parse::<civil::Date>().is_ok()
 }
 
-/// A label for people: `favoriteColor` is "Favorite color".
+/// Returns a label for people: "Favorite color" for `favoriteColor`.
 fn label(name: &str) -> String {
     let mut label = String::with_capacity(name.len() + 4);
     for c in name.chars() {

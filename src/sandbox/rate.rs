@@ -1,4 +1,4 @@
-//! The rate of the team, over a window that slides: no second, wherever it begins, holds more.
+//! The rate of the team, over a sliding window: no second, wherever it begins, has more requests.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use tokio::time::Instant;
 /// The length of the window: Loops' limits are per second.
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Counts what happened within the latest second.
+/// Counts occurrences within the last second.
 #[derive(Debug, Default)]
 pub(super) struct SlidingSecond(VecDeque<Instant>);
 
 impl SlidingSecond {
-    /// How many were noted less than a second before `now`.
+    /// Returns how many were noted less than a second before `now`.
     pub(super) fn count(&mut self, now: Instant) -> usize {
         while self.0.front().is_some_and(|at| now.saturating_duration_since(*at) >= WINDOW) {
             self.0.pop_front();
@@ -21,14 +21,14 @@ impl SlidingSecond {
         self.0.len()
     }
 
-    /// Notes one at `now` and answers how many there are with it.
+    /// Notes an occurrence at `now`; returns how many there are, including this one.
     pub(super) fn note(&mut self, now: Instant) -> usize {
         let before = self.count(now);
         self.0.push_back(now);
         before + 1
     }
 
-    /// Notes one at `now` unless `limit` are there already. Answers how many more would go.
+    /// Notes an occurrence at `now`, unless there are `limit` already. Returns how many more fit.
     pub(super) fn admit(&mut self, now: Instant, limit: u32) -> Option<u32> {
         let before = u32::try_from(self.count(now)).unwrap_or(u32::MAX);
         let remaining = limit.checked_sub(before)?.checked_sub(1)?;
@@ -46,7 +46,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut window = SlidingSecond::default();
-        // Where a window that starts anew at each full second would let four through by 1100 ms.
+        // A window that restarts at each full second would let four through by 1100 ms.
         let cases = [
             (900, Some(1)),
             (950, Some(0)),

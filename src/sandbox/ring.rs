@@ -1,13 +1,13 @@
-//! Keeps the latest items, bounded in number and in bytes, so that a long run cannot eat the memory.
+//! Keeps the latest items, bounded in number and in bytes, so that a long run cannot use up the memory.
 
 use std::collections::VecDeque;
 
-/// Most items that are kept.
+/// The most items that are kept.
 const ITEMS_MAX: usize = 100_000;
-/// Most bytes of bodies that are kept, whatever their number.
+/// The most bytes of bodies that are kept, whatever their number.
 const BYTES_MAX: usize = 128 * 1024 * 1024;
 
-/// The latest items pushed.
+/// The latest items that were pushed.
 #[derive(Debug)]
 pub(super) struct Ring<T> {
     items: VecDeque<(usize, T)>,
@@ -19,7 +19,7 @@ impl<T> Ring<T> {
         Self { items: VecDeque::new(), bytes: 0 }
     }
 
-    /// Adds an item that takes about `bytes`, and lets the oldest go where there are too many.
+    /// Adds an item that takes about `bytes`, and drops the oldest items if there are too many.
     pub(super) fn push(&mut self, item: T, bytes: usize) {
         self.items.push_back((bytes, item));
         self.bytes = self.bytes.saturating_add(bytes);
@@ -31,12 +31,12 @@ impl<T> Ring<T> {
         }
     }
 
-    /// The latest item that `is_it`; looked for from the newest on.
+    /// Returns the latest item for which `is_it` is true, searching from the newest.
     pub(super) fn find_mut(&mut self, is_it: impl Fn(&T) -> bool) -> Option<&mut T> {
         self.items.iter_mut().rev().map(|(_, item)| item).find(|item| is_it(item))
     }
 
-    /// The items that are kept, oldest first.
+    /// Returns the items, oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
         self.items.iter().map(|(_, item)| item)
     }

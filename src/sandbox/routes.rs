@@ -7,7 +7,7 @@ use super::team::{API_BASE, Sandbox};
 use super::{api, control};
 
 impl Sandbox {
-    /// The simulated API under [`API_BASE`] and the control API under `/sandbox`.
+    /// Returns the simulated API under [`API_BASE`] and the control API under `/sandbox`.
     pub fn router(&self) -> Router {
         Router::new()
             .nest(API_BASE, api::router(self))

@@ -1,4 +1,4 @@
-//! Everything the sandbox remembers, and the records that it shows.
+//! Everything that the sandbox remembers, and the records that it shows.
 
 use bytes::Bytes;
 use indexmap::IndexSet;
@@ -12,14 +12,14 @@ use super::keys::UsedKeys;
 use super::rate::SlidingSecond;
 use super::ring::Ring;
 
-/// Most event names that are remembered for the list of event patterns.
+/// The most event names that are remembered for the list of event patterns.
 const EVENT_NAMES_MAX: usize = 10_000;
 
 /// An event that the simulated Loops accepted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SeenEvent {
-    /// Its place in the order of acceptance, from 1.
+    /// Its number in the order of acceptance, from 1.
     pub number: u64,
     /// When it was accepted, by the sandbox's clock.
     pub received_at: Timestamp,
@@ -31,39 +31,39 @@ pub struct SeenEvent {
     pub event_name: String,
     /// The properties of the event.
     pub event_properties: Map<String, Value>,
-    /// The contact properties that came with it, `subscribed` among them.
+    /// The contact properties in the request, including `subscribed`.
     pub contact_properties: Map<String, Value>,
-    /// The mailing lists that came with it: true to join, false to leave.
+    /// The mailing lists in the request: true to join, false to leave.
     pub mailing_lists: Map<String, Value>,
     /// Its idempotency key, if any.
     pub idempotency_key: Option<String>,
 }
 
-/// A request to the simulated API, answered or not.
+/// A request to the simulated API.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SeenRequest {
-    /// Its place in the order of arrival, from 1. Goes on over a reset.
+    /// Its number in the order of arrival, from 1. A reset does not restart it.
     pub number: u64,
-    /// When it arrived: milliseconds since the sandbox was made, by a clock that never jumps.
+    /// When it arrived, in milliseconds since the sandbox was created, by a monotonic clock.
     pub at_ms: u64,
     /// The HTTP method.
     pub method: String,
     /// The path, with the query if there is one.
     pub path: String,
-    /// The status answered. `None`: not answered yet, or the connection was dropped.
+    /// The status of the response; `None`: there is none yet, or the connection was dropped.
     pub status: Option<u16>,
-    /// What the sandbox did to it on purpose.
+    /// The fault that the sandbox injected.
     pub fault: Option<InjectedFault>,
     /// The `Idempotency-Key`, if any.
     pub idempotency_key: Option<String>,
-    /// The body as it came; empty when it was too large. Shown as JSON where it is JSON.
+    /// The body as it arrived; empty if it was too large. Serialized as JSON if it is JSON.
     #[serde(serialize_with = "as_json")]
     pub body: Bytes,
 }
 
 impl SeenRequest {
-    /// The body as JSON: a string when it is not JSON, null when it is empty.
+    /// Returns the body as JSON: a string if it is not JSON, null if it is empty.
     pub fn json(&self) -> Value {
         if self.body.is_empty() {
             return Value::Null;
@@ -77,31 +77,31 @@ impl SeenRequest {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum InjectedFault {
-    /// It was answered with an error and had no effect.
+    /// It got an error and had no effect.
     Error,
-    /// The connection was dropped before it had an effect.
+    /// The connection was dropped before it took effect.
     ResetBefore,
-    /// The connection was dropped after it had its effect.
+    /// The connection was dropped after it took effect.
     ResetAfter,
 }
 
-/// What was counted since the start or the last reset.
+/// Counts since the start or the last reset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Counts {
-    /// Contacts there are.
+    /// Contacts that exist.
     pub contacts: usize,
-    /// Events accepted, also those no longer kept.
+    /// Events that were accepted, including those that are no longer kept.
     pub events: u64,
-    /// Requests that arrived, whatever the answer.
+    /// Requests that arrived, whatever the response.
     pub requests: u64,
-    /// Requests answered with 429 because of the rate.
+    /// Requests that got 429 because of the rate.
     pub rate_limited: u64,
-    /// The most requests that arrived within one second, wherever it begins; 429s included.
+    /// The most requests that arrived within one second, wherever it begins, including those that got 429.
     pub most_in_one_second: u64,
 }
 
-/// What the sandbox remembers.
+/// The state of the sandbox.
 #[derive(Debug)]
 pub(super) struct State {
     pub(super) audience: Audience,
@@ -148,7 +148,7 @@ impl State {
         Counts { contacts: self.audience.contacts().len(), ..self.counts }
     }
 
-    /// Notes the arrival of a request, and answers its number.
+    /// Notes the arrival of a request; returns its number.
     pub(super) fn note_arrival(&mut self, now: tokio::time::Instant, request: SeenRequest) -> u64 {
         self.request_number += 1;
         let number = self.request_number;
@@ -165,7 +165,7 @@ impl State {
         self.counts.rate_limited += 1;
     }
 
-    /// Notes how a request ended. Does nothing when it is not kept any more.
+    /// Notes how a request ended. Does nothing if the request is no longer kept.
     pub(super) fn note_end(
         &mut self,
         number: u64,

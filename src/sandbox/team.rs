@@ -12,18 +12,18 @@ use super::state::{Counts, SeenEvent, SeenRequest, State};
 use crate::clock::SharedClock;
 use crate::secret::Secret;
 
-/// Where the simulated Loops API begins: the path of the base URL to configure.
+/// The root of the simulated Loops API: the path of the base URL to configure.
 pub const API_BASE: &str = "/api/v1";
 
-/// Largest request body that is read; more is answered with 413.
+/// The largest request body that is read. A larger one gets 413.
 pub(super) const BODY_BYTES_MAX: usize = 1024 * 1024;
 
-/// What a sandbox starts with.
+/// The options of a sandbox.
 #[derive(Debug, Clone)]
 pub struct SandboxOptions {
-    /// The API key that is right. `None`: any key that is not empty.
+    /// The API key that is accepted; `None`: any key that is not empty.
     pub api_key: Option<Secret>,
-    /// The team's name, as `GET /api-key` tells it.
+    /// The team's name, as `GET /api-key` returns it.
     pub team_name: String,
     /// The faults in force at the start and after every reset.
     pub faults: Faults,
@@ -45,59 +45,59 @@ pub(super) struct Shared {
     pub(super) clock: SharedClock,
     pub(super) started: Instant,
     pub(super) state: Mutex<State>,
-    /// Where events go of which webhooks are sent; empty: none are.
+    /// The channel for events that are sent as webhooks; empty: no webhooks are sent.
     pub(super) outbox: OnceLock<Outbox>,
 }
 
-/// The way to the task that sends.
+/// The channel to the task that sends webhooks.
 type Outbox = mpsc::Sender<Value>;
 
 impl Sandbox {
-    /// Makes an empty sandbox. `clock` tells the age of idempotency keys and when events arrived;
-    /// the rate is measured with tokio's own clock, as durations are.
+    /// Creates an empty sandbox. `clock` is used for the age of idempotency keys and the times of events. The rate is
+    /// measured with tokio's clock, like all durations.
     pub fn new(options: SandboxOptions, clock: SharedClock) -> Self {
         let state = Mutex::new(State::new(options.faults.clone()));
         let outbox = OnceLock::new();
         Self(Arc::new(Shared { options, clock, started: Instant::now(), state, outbox }))
     }
 
-    /// The accepted events that are still kept, newest last.
+    /// Returns the accepted events that are still kept, newest last.
     pub fn events(&self) -> Vec<SeenEvent> {
         self.state().events.to_vec()
     }
 
-    /// The requests to the simulated API that are still kept, in the order of arrival.
+    /// Returns the requests to the simulated API that are still kept, in the order of arrival.
     pub fn requests(&self) -> Vec<SeenRequest> {
         self.state().requests.to_vec()
     }
 
-    /// All contacts as Loops shows them, oldest first.
+    /// Returns all contacts as Loops shows them, oldest first.
     pub fn contacts(&self) -> Vec<Value> {
         self.state().audience.contacts().map(Contact::to_json).collect()
     }
 
-    /// What was counted since the start or the last reset.
+    /// Returns the counts since the start or the last reset.
     pub fn counts(&self) -> Counts {
         self.state().counts()
     }
 
-    /// The faults in force.
+    /// Returns the faults in force.
     pub fn faults(&self) -> Faults {
         self.state().faults.settings().clone()
     }
 
-    /// Puts other faults in force and starts their random choices from their seed.
+    /// Puts other faults into force, and starts the random choices from their seed.
     pub fn set_faults(&self, faults: Faults) {
         self.state().faults.replace(faults, true);
     }
 
-    /// Forgets everything that arrived and goes back to the faults of the start. Request numbers
-    /// go on, so that requests under way do not get mixed up with later ones.
+    /// Forgets everything that arrived, and returns to the initial faults. Request numbers continue, so that requests
+    /// in progress are not confused with later ones.
     pub fn reset(&self) {
         self.state().reset(self.0.options.faults.clone());
     }
 
-    /// The state, for a moment: never held across an await.
+    /// Locks the state. The lock must not be held across an await.
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

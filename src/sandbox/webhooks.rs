@@ -1,7 +1,7 @@
-//! Webhooks, as Loops sends them: what became of contacts and of the mails that events trigger.
+//! Webhooks as Loops sends them: what happened to contacts and to the mails that events trigger.
 //!
-//! Each event request triggers one mail to its contact, unless it has left or has no address: as if each event had a
-//! workflow. What becomes of a mail is decided by its address: see [`fate`].
+//! Each event request triggers one mail to its contact, as if each event had a workflow, unless the contact has left or
+//! has no address. The address decides what happens to the mail: see [`fate`].
 
 use std::time::Duration;
 
@@ -19,11 +19,12 @@ use crate::feedback::{Key, sign};
 use crate::loops::{ClientError, SentWebhook, WebhookClient};
 use crate::secret::Secret;
 
-/// Webhooks that may wait to be sent.
+/// The most webhooks that may wait to be sent.
 const WAITING_MAX: usize = 10_000;
 
-/// How often one is sent if it is not taken, and how long to wait in between at first. Doubles each time.
+/// How often a webhook is sent if it is not accepted.
 const TRIES_MAX: u32 = 6;
+/// How long to wait before the second try. The wait doubles with each further try.
 const WAIT: Duration = Duration::from_millis(500);
 
 /// Where webhooks go, and the secret that signs them.
@@ -39,7 +40,9 @@ pub struct WebhookTarget {
 #[derive(Debug, thiserror::Error)]
 pub enum SandboxWebhookError {
     /// The secret holds no key.
-    #[error("the webhook secret is not one of Loops' form: whsec_ and base64, such as whsec_ZGV2")]
+    #[error(
+        "the webhook secret does not have Loops' format: whsec_ and base64, such as whsec_ZGV2"
+    )]
     Secret,
     /// The URL cannot be used.
     #[error("the webhook URL cannot be used: give one such as http://127.0.0.1:8080/loops/default")]
@@ -47,7 +50,7 @@ pub enum SandboxWebhookError {
 }
 
 impl Sandbox {
-    /// Sends webhooks from now on. The returned task sends them, in order; the caller runs it.
+    /// Sends webhooks from now on. The returned task sends them in order; the caller must run it.
     pub fn send_webhooks(
         &self,
         target: &WebhookTarget,
@@ -55,7 +58,7 @@ impl Sandbox {
         let key = Key::read(&target.secret).ok_or(SandboxWebhookError::Secret)?;
         let client = WebhookClient::new(&target.url).map_err(SandboxWebhookError::Client)?;
         let (outbox, mut waiting) = mpsc::channel(WAITING_MAX);
-        // Set once; a second call has no effect.
+        // The outbox can be set only once; a second call has no effect.
         let _ = self.0.outbox.set(outbox);
         let clock = self.0.clock.clone();
         Ok(async move {
@@ -76,7 +79,7 @@ impl Sandbox {
     }
 }
 
-/// Sends one until it is taken, a few times at most.
+/// Sends a webhook until it is accepted, at most [`TRIES_MAX`] times.
 async fn send(client: &WebhookClient, key: &Key, event: &Value, now: impl Fn() -> Timestamp) {
     let id = format!("msg_{}", uuid::Uuid::now_v7().simple());
     let body = Bytes::from(event.to_string());
@@ -91,19 +94,19 @@ async fn send(client: &WebhookClient, key: &Key, event: &Value, now: impl Fn() -
                 info!(event = name, "webhook sent");
                 return;
             }
-            Ok(status) => format!("the answer has the status {status}"),
+            Ok(status) => format!("the response has the status {status}"),
             Err(error) => error.to_string(),
         };
-        debug!(event = name, tries, problem, "a webhook was not taken");
+        debug!(event = name, tries, problem, "a webhook was not accepted");
         if tries == TRIES_MAX {
-            warn!(event = name, tries, problem, "a webhook is given up: it was not taken");
+            warn!(event = name, tries, problem, "a webhook was given up: it was not accepted");
             return;
         }
         sleep(WAIT * 2_u32.pow(tries - 1)).await;
     }
 }
 
-/// What a request has changed of a contact.
+/// Returns the events for the changes that a request made to a contact.
 pub(super) fn of_change(contact: &Contact, change: &Change, now: Timestamp) -> Vec<Value> {
     if change.is_new {
         return vec![event("contact.created", contact, now, json!({"contact": contact.to_json()}))];
@@ -123,7 +126,7 @@ pub(super) fn of_change(contact: &Contact, change: &Change, now: Timestamp) -> V
     events
 }
 
-/// A contact was deleted. Loops reports that it left, too.
+/// Returns the events for a deleted contact. Loops also reports that it left.
 pub(super) fn of_deletion(contact: &Contact, now: Timestamp) -> Vec<Value> {
     ["contact.unsubscribed", "contact.deleted"]
         .into_iter()
@@ -131,8 +134,8 @@ pub(super) fn of_deletion(contact: &Contact, now: Timestamp) -> Vec<Value> {
         .collect()
 }
 
-/// The mail that an event triggers, and what becomes of it. `workflow` is the number of the event's name, `mail` that of
-/// the mail.
+/// Returns the events for the mail that an event triggers. `workflow` is the number of the event's name, and `mail`
+/// that of the mail.
 pub(super) fn of_mail(
     contact: &Contact,
     event_name: &str,
@@ -160,7 +163,7 @@ pub(super) fn of_mail(
     events
 }
 
-/// What becomes of a mail to an address, by a word in it such as `ada+bounce@example.com`.
+/// Returns what happens to a mail, by a word in its address, as in `ada+bounce@example.com`.
 fn fate(address: &str) -> &'static [&'static str] {
     let words: [(&str, &[&str]); 7] = [
         ("+bounce", &["email.hardBounced"]),
@@ -175,7 +178,7 @@ fn fate(address: &str) -> &'static [&'static str] {
     found.map_or(&["email.delivered"], |(_, events)| events)
 }
 
-/// Whether a contact with this address unsubscribes by a link in its mail, and stays away.
+/// Returns whether a contact with this address unsubscribes by a link in its mail, and stays away.
 pub(super) fn unsubscribes(address: &str) -> bool {
     fate(address).last() == Some(&"email.unsubscribed")
 }

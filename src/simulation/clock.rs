@@ -22,7 +22,7 @@ impl SimulatedClock {
         Self { began: Instant::now(), off_by: AtomicI64::new(0) }
     }
 
-    /// By how much it is wrong.
+    /// Returns by how much the clock is wrong.
     pub(super) fn off_by(&self) -> SignedDuration {
         SignedDuration::from_millis(self.off_by.load(Ordering::Relaxed))
     }

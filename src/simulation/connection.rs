@@ -1,5 +1,5 @@
-//! The network between a process and Loops, and Loops' answers: accepts requests as the API documentation says, and fails
-//! by chance.
+//! The network between a process and Loops, and Loops' responses. Requests are accepted as the API documentation says,
+//! and fail at random.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::loops::{Effect, Loops, Weather, is_poison, values};
 use super::world::{Process, World};
 use crate::loops::{Call, CallError, RawAnswer, Transport};
 
-/// After this time without an answer, the client gives up.
+/// After this time without a response, the client gives up.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// How long Loops remembers an idempotency key, by its API documentation.
@@ -29,7 +29,7 @@ struct Sent {
 }
 
 impl Loops {
-    /// Takes a request, and returns the status and the message of the answer.
+    /// Takes a request; returns the status and the message of the response.
     fn take(&mut self, sent: &Sent, world: &World) -> (u16, &'static str) {
         let body: Value = serde_json::from_slice(&sent.body).unwrap();
         let event = body["eventProperties"]["p0"].as_u64();
@@ -80,7 +80,7 @@ impl Loops {
     }
 }
 
-/// The fate of a request that arrives.
+/// Returns the response to a request that arrives.
 fn arrive(world: &World, weather: Weather, sent: &Sent) -> RawAnswer {
     let mut loops = world.loops();
     loops.count(world);
@@ -154,7 +154,7 @@ impl Transport for Connection {
             key: call.idempotency_key.map(str::to_owned),
             body: call.body.cloned().unwrap_or_default(),
         };
-        // The request arrives even if its process crashes meanwhile.
+        // The request arrives even if its process crashes in the meantime.
         let (answered, answer) = oneshot::channel();
         let there = world.ms(0..=45);
         let world_ = Arc::clone(world);

@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// Waits until nothing is pending, for no longer than the longest retry and the rate can account for.
+    /// Waits until nothing is pending, but no longer than the longest retry and the rate can explain.
     pub(super) async fn drain(&self) {
         let patience = RETRY_MAX + LEASE_TTL * 3 + Duration::from_secs(90);
         let messages = self.ledger().messages.len() as u32;
@@ -90,7 +90,7 @@ impl World {
     }
 }
 
-/// How many messages were received or replayed, and how many ended.
+/// Returns how many messages were received or replayed, and how many ended.
 async fn counts(store: &dyn Store) -> (u64, u64) {
     let (from, to) =
         (Timestamp::from_second(0).unwrap(), Timestamp::from_second(4_000_000_000).unwrap());

@@ -1,4 +1,4 @@
-//! What senders and operators do, and what goes wrong.
+//! The actions of senders and operators, and the faults.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,7 +23,7 @@ use crate::queue::{
 
 const SOURCE: &str = "web";
 
-/// How long a sender waits for its answer.
+/// How long a sender waits for its response.
 const ACK_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// The people that the messages are about.
@@ -32,7 +32,7 @@ const USERS: [&str; 5] = ["ada", "bob", "cyn", "dan", "eve"];
 /// The properties that are set.
 const PROPERTIES: [&str; 4] = ["p1", "p2", "p3", "p4"];
 
-/// The values of the property that comes again and again with the same ones.
+/// The values of the property that is set repeatedly to the same values.
 const PLANS: [&str; 2] = ["free", "pro"];
 
 impl World {
@@ -87,10 +87,10 @@ impl World {
         }
     }
 
-    /// Sets the clock: by seconds, hours or a day, forward or back, or to long ago.
+    /// Sets the clock forward or back by seconds, hours or a day, or to a time long ago.
     fn jump(&self) {
         const HOUR: i64 = 3_600;
-        // Never so far off that records are past their retention.
+        // The clock is never so wrong that records are past their retention.
         let off_by = self.clock.off_by().as_hours();
         let by = match self.one_of(&[-10, 10, -HOUR, HOUR, -25 * HOUR, 25 * HOUR]) {
             by if (off_by + by / HOUR).abs() > 27 => -by,
@@ -123,7 +123,7 @@ impl World {
         let is_deleted = |user: &str| {
             ledger.messages.iter().any(|one| one.kind == Kind::Delete && one.user == user)
         };
-        // Each person is deleted once at most, so that it is clear which deletion Loops got.
+        // Each person is deleted at most once, so that it is clear which deletion Loops received.
         let kind = if kind == Kind::Delete && is_deleted(user) { Kind::Track } else { kind };
         if kind == Kind::Placeholder {
             user = "undefined";
@@ -134,13 +134,13 @@ impl World {
             _ => Vec::new(),
         };
         let plan = (kind == Kind::Identify && self.chance(0.6)).then(|| self.one_of(&PLANS));
-        // Only without the others, which never have the same value twice, may it change nothing.
+        // The other properties never have the same value twice, so an upsert can change nothing only without them.
         let properties = if plan.is_some() && self.chance(0.7) { Vec::new() } else { properties };
         let properties = properties.into_iter().map(str::to_owned).collect();
         ledger.sent(user.to_owned(), kind, properties, plan)
     }
 
-    /// A message as its sender writes it, and as it is stamped.
+    /// Returns a message as its sender writes it, after stamping.
     fn stamped(&self, number: usize, is_bulk: bool) -> NewMessage {
         let ledger = self.ledger();
         let message = &ledger.messages[number];
@@ -224,7 +224,7 @@ impl World {
     }
 }
 
-/// Segment's subscriptions, in one of their versions: it shows in the requests of events.
+/// Returns Segment's default subscriptions in one of many versions. The version is visible in the requests of events.
 pub(super) fn configuration(version: u64, skip_unchanged: SkipUnchanged) -> Destination {
     let mut subscriptions = Destination::default_subscriptions();
     for subscription in &mut subscriptions {

@@ -1,10 +1,11 @@
-//! The settings of a run, as its seed decides.
+//! The settings of a run, which its seed decides.
 
 use std::time::Duration;
 
 use crate::destination::SkipUnchanged;
 
-/// Most runs have only some kinds of faults: with all of them at once, little would ever be delivered.
+/// The settings of a run. Most runs have only some kinds of faults: with all of them at once, little would ever be
+/// delivered.
 #[derive(Debug)]
 pub(super) struct Knobs {
     pub(super) rate: u32,
@@ -55,7 +56,7 @@ impl Knobs {
             bad_weather,
             stall: if stalls { 0.02 * chance.f64() } else { 0.0 },
             full_disks,
-            // After a jump of the clock, no process can tell how long the machine was off.
+            // After a jump of the clock, no process can know how long the machine was off.
             jumps: jumps && !is_off,
             replays,
             reloads,

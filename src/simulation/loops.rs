@@ -1,4 +1,4 @@
-//! A model of Loops: what it remembers, and what may be wrong with it or the network.
+//! A model of Loops: its memory, and the faults of Loops and the network.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -6,21 +6,21 @@ use bytes::Bytes;
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// What is wrong with Loops or the network.
+/// The faults of Loops or the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Weather {
     Fine,
     /// Connections are refused.
     Refusing,
-    /// Connections break before the answer.
+    /// Connections break before the response.
     Broken,
-    /// Answers never come.
+    /// Responses never arrive.
     Silent,
-    /// 500, whether Loops took the request or not.
+    /// Responses have the status 500, whether or not Loops took the request.
     Failing,
-    /// 429, as if something else used the team's rate.
+    /// Responses have the status 429, as if something else used the team's rate.
     Limited,
-    /// A page that is not an answer of Loops.
+    /// Responses are pages that do not come from Loops.
     Foreign,
     /// The key is refused.
     Unauthorized,
@@ -41,7 +41,7 @@ impl Weather {
         Weather::NotFound,
     ];
 
-    /// Whether it affects all calls, or only most of them.
+    /// Returns whether it affects all calls, rather than only most of them.
     pub(super) fn is_total(self) -> bool {
         matches!(self, Weather::Unauthorized | Weather::NotFound)
     }
@@ -51,17 +51,17 @@ impl Weather {
 #[derive(Debug, Clone)]
 pub(super) struct Effect {
     pub(super) user: String,
-    /// The properties that it set and the event properties that it carried, with the numbers of the messages that
-    /// they are from, in the order of these numbers.
+    /// The properties that it set and the event properties that it carried, with the numbers of the messages they come
+    /// from, in the order of these numbers.
     pub(super) values: Vec<(String, usize)>,
     /// Whether it deleted the contact.
     pub(super) is_deletion: bool,
 }
 
-/// What Loops remembers.
+/// The memory of Loops.
 #[derive(Debug, Default)]
 pub(super) struct Loops {
-    /// The contacts, and the plan that each has.
+    /// The contacts, and the plan of each.
     pub(super) contacts: HashMap<String, Option<String>>,
     /// The body that came with each key, and when Loops took it.
     pub(super) keys: HashMap<String, (Bytes, Option<Instant>)>,
@@ -70,13 +70,13 @@ pub(super) struct Loops {
 }
 
 impl Loops {
-    /// The plan of a contact, if there is one and it has one.
+    /// Returns the plan of a contact, if the contact exists and has a plan.
     pub(super) fn plan(&self, user: &str) -> Option<&str> {
         self.contacts.get(user)?.as_deref()
     }
 }
 
-/// The properties in a body, with the numbers of the messages that they are from, in the order of these numbers.
+/// Returns the properties in a body, with the numbers of the messages they come from, in the order of these numbers.
 pub(super) fn values(body: &Value) -> Vec<(String, usize)> {
     let mut values = Vec::new();
     for (name, value) in properties(body) {

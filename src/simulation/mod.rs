@@ -1,16 +1,17 @@
-//! A simulation of delivery, in which one seed decides everything that is left to chance.
+//! A simulation of delivery, in which one seed decides every random choice.
 //!
-//! The store, the intake, the planning, the delivery engine and the pacer are the real ones. Simulated are
-//! Loops and the network ([`loops`], [`connection`]), the processes that crash, stall and lose their leases
-//! ([`process`]), the store's failures ([`store`]), the clock ([`clock`]), and what senders and operators do
+//! The store, the intake, the planning, the delivery engine and the pacer are the real ones. Loops and the network are
+//! simulated ([`loops`], [`connection`]), and so are the processes that crash, stall and lose their leases
+//! ([`process`]), the store's failures ([`store`]), the clock ([`clock`]), and the actions of senders and operators
 //! ([`events`]). Time is Tokio's paused time: it advances when every task is idle, so an hour takes a fraction of a
-//! second. Afterwards, [`model`] compares what Loops received and what the store recorded with what was promised.
+//! second. At the end, [`model`] checks the requests that Loops received and the records of the store against the
+//! promises.
 //!
-//! Every call of the store is made whole or not at all: what a crash within a write leaves on a disk is tested with the
-//! running program (`tests/it/crashing.rs`, `cargo bench --bench torture`).
+//! Every call of the store happens completely or not at all. The state that a crash within a write leaves on a disk is
+//! tested with the running program (`tests/it/crashing.rs`, `cargo bench --bench torture`).
 //!
-//! Each run has one thread, and a call of the store blocks it until the store has answered. So a seed decides
-//! the order of everything, and a failing seed fails in the same way each time:
+//! Each run has one thread, and a call of the store blocks it until the call returns. So a seed decides the order of
+//! everything, and a failing seed fails in the same way each time:
 //!
 //! ```text
 //! cargo test --lib simulation                                          # a few hundred seeds
@@ -38,8 +39,8 @@ use tokio::runtime::Builder;
 use crate::queue::suite::Fixture;
 use run::Outcome;
 
-/// Makes the tests of the simulation, over the engine of a [`Fixture`]: how many seeds run if `SIMULATION_SEEDS` is not
-/// set, and how many of them run twice.
+/// Makes the tests of the simulation over the engine of a [`Fixture`]. `seeds` is how many seeds run if
+/// `SIMULATION_SEEDS` is not set, `twice` how many seeds run twice.
 macro_rules! simulation {
     ($fixture:ty, seeds: $seeds:literal, twice: $twice:literal) => {
         mod simulation {
@@ -59,7 +60,7 @@ macro_rules! simulation {
 }
 pub(crate) use simulation;
 
-/// Runs the seeds that the environment names, or the default ones; fails with those that broke a promise.
+/// Runs the seeds that the environment gives, or the default ones; fails with the seeds that broke a promise.
 pub(crate) fn run_seeds<F: Fixture + Send + Sync + 'static>(seeds: u64) {
     if let Some(seed) = number("SIMULATION_SEED") {
         let outcome = run::<F>(seed);
@@ -111,7 +112,7 @@ pub(crate) fn run_twice<F: Fixture + Send + Sync + 'static>(seeds: u64) {
 
 /// Runs one seed to its end.
 fn run<F: Fixture + Send + Sync + 'static>(seed: u64) -> Outcome {
-    // The jitter of retries.
+    // Seeds the jitter of retries.
     fastrand::seed(seed);
     let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     let fixture = runtime::wait(runtime::engine().handle(), F::empty());

@@ -1,4 +1,4 @@
-//! What was promised, compared with what happened. The promises are those of the README.
+//! Compares what happened with the promises, which are those of the README.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -16,11 +16,11 @@ pub(super) enum Kind {
     Identify,
     Track,
     Delete,
-    /// Loops refuses its request for good.
+    /// Loops will never take its request.
     Poison,
     /// No subscription matches it.
     Page,
-    /// Its user id is a placeholder for none.
+    /// Its user id is a placeholder that stands for "no id".
     Placeholder,
 }
 
@@ -35,11 +35,11 @@ pub(super) struct Message {
     pub(super) plan: Option<&'static str>,
     /// Whether it was acknowledged.
     pub(super) is_acknowledged: bool,
-    /// Its positions in the order of acceptance: several if it was sent again after the duplicate window.
+    /// Its positions in the order of acceptance. There are several if it was sent again after the duplicate window.
     accepted: Vec<usize>,
-    /// How often a request with it was refused for its key.
+    /// How often a request with this message was refused because of the key.
     unauthorized: u32,
-    /// When the first attempt at a request with it began.
+    /// When the first attempt at a request with this message began.
     first_tried_at: Option<Instant>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Message {
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) messages: Vec<Message>,
-    /// What Loops did, in order.
+    /// The effects at Loops, in order.
     pub(super) effects: Vec<Effect>,
     pub(super) violations: Vec<String>,
     /// Whether a process started under a clock that had been set a day forward.
@@ -111,7 +111,7 @@ impl Ledger {
         self.token = self.token.max(lease.token);
     }
 
-    /// Fencing: a process that lost its lease changes nothing.
+    /// Checks fencing: a process that lost its lease changes nothing.
     pub(super) fn stepped(&mut self, step: &str, lease: &Lease) {
         if lease.token < self.token {
             self.violate(format!(
@@ -121,8 +121,8 @@ impl Ledger {
         }
     }
 
-    /// Whether a message was accepted a second time, after the duplicate window. Its event then has the same key, so
-    /// that Loops takes it once, but another body if the neighbours or the configuration are others.
+    /// Returns whether a message was accepted a second time, after the duplicate window. Its event then has the same
+    /// key, so that Loops takes it once, but it has another body if the neighbours or the configuration have changed.
     pub(super) fn came_again(&self, number: Option<u64>) -> bool {
         number.is_some_and(|number| self.messages[number as usize].accepted.len() > 1)
     }
@@ -143,14 +143,14 @@ impl Ledger {
         }
     }
 
-    /// Notes that the attempt at a request begins on disk: from then on, Loops may have it.
+    /// Notes that the beginning of an attempt is on disk: from then on, Loops may have the request.
     pub(super) fn begun(&mut self, request: RequestId) {
         for number in self.requests.get(&request).into_iter().flatten() {
             self.messages[*number].first_tried_at.get_or_insert_with(Instant::now);
         }
     }
 
-    /// Notes a request that was refused for its key.
+    /// Notes a request that was refused because of the key.
     pub(super) fn unauthorized(&mut self, body: &[u8]) {
         let text = String::from_utf8_lossy(body);
         for (number, message) in self.messages.iter_mut().enumerate() {
@@ -163,13 +163,13 @@ impl Ledger {
         }
     }
 
-    /// Checks the promises, once nothing is pending any more. `records` are those of each message.
+    /// Checks the promises once nothing is pending any more. `records` has the records of each message.
     pub(super) fn check(&mut self, records: &[Vec<MessageRecord>], loops: &Loops) {
         let mut violations = Vec::new();
         let effects = self.effects_by_message();
         let mut is_moved = vec![false; self.messages.len()];
         for (n, message) in self.messages.iter().enumerate() {
-            // Promise 1. Durable ack: what was acknowledged is kept.
+            // Promise 1. Durable ack: every acknowledged message is kept.
             if records[n].len() != message.accepted.len()
                 || message.is_acknowledged && records[n].is_empty()
             {
@@ -184,7 +184,8 @@ impl Ledger {
                 records[n].len() != 1 || records[n].iter().any(|record| record.replay > 0);
             let replays: usize = records[n].iter().map(|record| record.replay as usize).sum();
             let is_deleted = |one: &Message| one.kind == Kind::Delete && one.user == message.user;
-            // A failed message is replayed once more than it is delivered, one of a deleted person not at all.
+            // A failed message is replayed once more than it is delivered. A message of a deleted person is not sent
+            // again.
             let may_fail = self.may_be_late(message) || message.unauthorized >= 4;
             let is_sent_by_each_replay = message.kind == Kind::Track
                 && message.accepted.len() == 1
@@ -196,7 +197,8 @@ impl Ledger {
                 _ => 0,
             };
             for record in &records[n] {
-                // One that came again has the same key, which Loops does not know if a merged request was refused.
+                // A message that came again has the same key, which Loops does not know if a merged request was
+                // refused.
                 let most = message.accepted.len() + replays;
                 self.check_end(n, record, (least, most), &effects[n], &mut violations);
             }
@@ -207,7 +209,7 @@ impl Ledger {
         self.violations.append(&mut violations);
     }
 
-    /// For each message, how often each of its properties reached Loops.
+    /// Returns for each message how often each of its properties reached Loops.
     fn effects_by_message(&self) -> Vec<BTreeMap<&str, usize>> {
         let mut found = vec![BTreeMap::new(); self.messages.len()];
         for effect in &self.effects {
@@ -218,8 +220,8 @@ impl Ledger {
         found
     }
 
-    /// Promises 2 and 4. Nothing vanishes: each message ends, for a reason. What was delivered reached Loops: events once for
-    /// each time they were to be sent, contacts at least once.
+    /// Promises 2 and 4. Nothing vanishes: each message ends, for a reason. Delivered messages reached Loops: events
+    /// once for each time they were sent, contacts at least once.
     fn check_end(
         &self,
         n: usize,
@@ -276,14 +278,15 @@ impl Ledger {
         }
     }
 
-    /// Whether Loops may have forgotten the key of its event.
+    /// Returns whether Loops may have forgotten the key of the message's event.
     fn may_be_late(&self, message: &Message) -> bool {
         let window = Duration::from_secs(24 * 3600);
         self.may_expire || message.first_tried_at.is_some_and(|at| at.elapsed() > window)
     }
 
-    /// Promise 3. Order per contact: what Loops did for a person follows the order of acceptance. Left out are messages that
-    /// were replayed, or came again after the duplicate window: these moved to the end of the order.
+    /// Promise 3. Order per contact: the effects at Loops for a person follow the order of acceptance. Messages that
+    /// were replayed, or came again after the duplicate window, are ignored, because they moved to the end of the
+    /// order.
     fn check_order(&self, is_moved: &[bool], violations: &mut Vec<String>) {
         let mut last: BTreeMap<&str, BTreeSet<usize>> = BTreeMap::new();
         for effect in &self.effects {
@@ -295,7 +298,7 @@ impl Ledger {
                 .collect();
             let Some(first) = places.first() else { continue };
             let last = last.entry(&effect.user).or_default();
-            // A request whose answer was lost comes again, or a part of it.
+            // A request whose response was lost is sent again, or a part of it.
             if last.last().is_some_and(|last| last >= first) && !places.is_subset(last) {
                 violations.push(format!(
                     "for {}, what was accepted as {places:?} reached Loops after {last:?}",
@@ -306,8 +309,8 @@ impl Ledger {
         }
     }
 
-    /// Whatever was skipped as unchanged, each contact has the plan that its person's messages gave it last. Left out are
-    /// people of whom a message failed, was replayed or came again.
+    /// Even if requests were skipped as unchanged, each contact has the plan that its person's messages gave it last.
+    /// People of whom a message failed, was replayed or came again are ignored.
     fn check_plans(
         &self,
         records: &[Vec<MessageRecord>],

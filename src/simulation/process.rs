@@ -15,7 +15,7 @@ use crate::loops::Client;
 use crate::queue::{Housekeeping as _, Log as _, Store as _};
 use crate::telemetry::Traces;
 
-/// How long a lease holds without renewal.
+/// How long a lease lasts without renewal.
 pub(super) const LEASE_TTL: Duration = Duration::from_secs(10);
 
 /// The longest wait between two attempts, shorter than usual so that runs end soon.
@@ -41,7 +41,8 @@ impl Process {
         }
     }
 
-    /// Passes a named point in the processing of a message: takes a moment, and may be suspended or crash there.
+    /// Passes a named point in the processing of a message. This takes a moment, and the process may be suspended or
+    /// crash there.
     pub(super) async fn pass(&self, world: &World, point: &str) {
         sleep(world.latency()).await;
         if let Some(time) = world.stalls() {
@@ -71,7 +72,7 @@ pub(super) async fn supervise(world: Arc<World>, number: usize) {
     }
 }
 
-/// One life: until it crashes or must stop.
+/// Runs one life of a process, until it crashes or must stop.
 async fn live(world: &Arc<World>, number: usize, name: String) {
     world.trace(format_args!("{name} starts"));
     let process = Arc::new(Process::new(name));
@@ -129,7 +130,7 @@ async fn live(world: &Arc<World>, number: usize, name: String) {
 /// Erases and purges, as the program does.
 async fn chores(clock: SharedClock, store: Arc<FlakyStore>) {
     loop {
-        // As often as the program, so that it notices when the clock is set.
+        // The clock is read as often as in the program, so that a change is noticed.
         for _ in 0..CHORES_EVERY.as_secs() {
             clock.now();
             sleep(Duration::from_secs(1)).await;

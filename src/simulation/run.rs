@@ -18,7 +18,7 @@ use super::world::World;
 use crate::queue::Store;
 use crate::queue::suite::Fixture;
 
-/// A run: everything that happened, and the promises that were broken.
+/// The outcome of a run: everything that happened, and the promises that were broken.
 pub(super) struct Outcome {
     pub(super) violations: Vec<String>,
     pub(super) trace: Vec<String>,

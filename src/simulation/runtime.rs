@@ -1,4 +1,4 @@
-//! The runtime of the stores, and how a call of a store is made whole before simulated time moves on.
+//! The runtime of the stores, and how a call of a store completes before simulated time advances.
 
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
@@ -7,15 +7,15 @@ use std::thread::Thread;
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// The runtime of the stores, on which time is real. All seeds share it.
+/// Returns the runtime of the stores, on which time is real. All seeds share it.
 pub(super) fn engine() -> &'static Runtime {
     static ENGINE: OnceLock<Runtime> = OnceLock::new();
     ENGINE
         .get_or_init(|| Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap())
 }
 
-/// Blocks this thread until a call has its answer, so that no simulated time passes meanwhile. Whatever the call
-/// starts runs on the other runtime.
+/// Blocks this thread until a call returns, so that no simulated time passes in the meantime. Tasks that the call
+/// starts run on the other runtime.
 pub(super) fn wait<T>(runtime: &Handle, call: impl Future<Output = T>) -> T {
     struct Unpark(Thread);
     impl Wake for Unpark {
@@ -25,7 +25,7 @@ pub(super) fn wait<T>(runtime: &Handle, call: impl Future<Output = T>) -> T {
     }
     let _entered = runtime.enter();
     let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
-    // Unconstrained: a task that has used up its budget would be pending for ever.
+    // Unconstrained, because a task that has used up its budget would be pending forever.
     let mut call = pin!(tokio::task::unconstrained(call));
     loop {
         match call.as_mut().poll(&mut Context::from_waker(&waker)) {

@@ -1,4 +1,4 @@
-//! A process's store: the real one, with failures. Every call is made whole, before simulated time moves on.
+//! A process's store: the real one, with failures. Every call completes before simulated time advances.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -21,7 +21,7 @@ use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::telemetry::TraceContext;
 
 impl FlakyStore {
-    /// Makes a call. By chance, it is late, fails, or succeeds with its answer lost, and the process crashes before
+    /// Makes a call. At random, it is late, fails, or succeeds with its response lost, and the process crashes before
     /// or after it.
     async fn call<T, E: From<Unavailable>>(
         &self,
@@ -48,7 +48,7 @@ impl FlakyStore {
         self.world.trace(format_args!("{} {name}: {what}", self.process.name));
     }
 
-    /// A step under a lease: if it changed something, no other process may have been given the lease since.
+    /// Makes a step under a lease. If it changed something, no other process may have been given the lease before that.
     async fn step<T>(
         &self,
         name: &'static str,

@@ -1,4 +1,4 @@
-//! What the parts of a run share, and which processes are up. Everything in it follows from the seed.
+//! The state that the parts of a run share, and the processes that are running. Everything follows from the seed.
 
 use std::fmt::Arguments;
 use std::ops::RangeInclusive;
@@ -30,11 +30,11 @@ pub(super) struct World {
     pub(super) trace: Mutex<Vec<String>>,
     pub(super) weather: Mutex<Weather>,
     pub(super) disk_is_full: AtomicBool,
-    /// When the clock was set last.
+    /// When the clock was last set.
     pub(super) jumped_at: Mutex<Option<Instant>>,
-    /// Whether a process does not know every setting of the clock.
+    /// Whether a process started after the clock was set, so that it does not know every setting of the clock.
     pub(super) started_after_jump: AtomicBool,
-    /// The earliest setting of the clock so far, in seconds from the right one.
+    /// The earliest setting of the clock so far, in seconds from the right time.
     pub(super) earliest_setting: Mutex<i64>,
     pub(super) is_calm: AtomicBool,
     pub(super) is_over: AtomicBool,
@@ -46,7 +46,7 @@ pub(super) struct World {
     pub(super) digests: Digests,
 }
 
-/// A process that is up.
+/// A running process.
 #[derive(Clone)]
 pub(super) struct Running {
     pub(super) process: Arc<Process>,
@@ -78,7 +78,7 @@ pub(super) enum Access {
     Write,
 }
 
-/// What chance decides, and what the parts of the simulation share.
+/// Random choices, and access to the state that the parts of the simulation share.
 impl World {
     pub(super) fn chance(&self, share: f64) -> bool {
         share > 0.0 && self.chance.lock().unwrap().f64() < share
@@ -123,7 +123,7 @@ impl World {
         self.is_calm.load(Ordering::Relaxed)
     }
 
-    /// Whether this process must run. At the end, one is enough.
+    /// Returns whether this process must run. At the end, one process is enough.
     pub(super) fn needs(&self, number: usize) -> bool {
         !self.is_over.load(Ordering::Relaxed) && (number == 0 || !self.is_calm())
     }
@@ -141,7 +141,7 @@ impl World {
         self.configuration.clone()
     }
 
-    /// How long a call of the store takes.
+    /// Returns how long a call of the store takes.
     pub(super) fn latency(&self) -> Duration {
         self.ms(0..=2)
     }
@@ -150,7 +150,7 @@ impl World {
         !self.is_calm() && self.chance(self.knobs.crash)
     }
 
-    /// How long a process is suspended, if it is: by a signal, or while it waits for its disk.
+    /// Returns how long a process is suspended, if it is: by a signal, or while it waits for its disk.
     pub(super) fn stalls(&self) -> Option<Duration> {
         (!self.is_calm() && self.chance(self.knobs.stall)).then(|| self.ms(100..=40_000))
     }
@@ -167,16 +167,16 @@ impl World {
         !self.is_calm() && self.chance(self.knobs.lost_answer)
     }
 
-    /// A process that was just started, or suspended, when the clock was set may take the lease too early: until the
-    /// other one notices, the two may exceed the rate.
+    /// Returns whether the rate may be exceeded. A process that had just started, or was suspended, when the clock was
+    /// set may take the lease too early. Until the other process notices, the two may exceed the rate.
     pub(super) fn excuses_the_rate(&self) -> bool {
         let jumped_at = *self.jumped_at.lock().unwrap();
         let is_recent = |at: Instant| at.elapsed() < Duration::from_secs(60);
         self.knobs.processes > 1 && jumped_at.is_some_and(is_recent)
     }
 
-    /// Notes the setting of the clock under which a process starts. A process that does not know that the clock was
-    /// set forward has to take it that Loops has forgotten the keys of events that were tried before.
+    /// Notes the setting of the clock under which a process starts. A process that does not know that the clock was set
+    /// forward has to assume that Loops has forgotten the keys of events that were tried before.
     fn starts_by_the_clock(&self) {
         let off_by = self.clock.off_by().as_secs();
         let mut earliest = self.earliest_setting.lock().unwrap();

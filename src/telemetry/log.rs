@@ -1,8 +1,8 @@
-//! Writes log lines on a thread of its own, so that no request waits for a system call, or for a reader of
-//! the log that has stopped reading.
+//! Writes log lines on a separate thread, so that no request waits for a system call, or for a reader of the log that
+//! has stopped reading.
 //!
-//! Lines that find too many waiting are dropped, counted, and reported once there is room again. A process
-//! that is killed loses the lines that are waiting.
+//! If too many lines are waiting, further lines are dropped and counted, and this is reported once there is room again.
+//! A process that is killed loses the lines that are waiting.
 
 use std::io::{BufWriter, Write};
 use std::sync::mpsc;
@@ -17,11 +17,11 @@ use super::names::LOG_LINES_DROPPED;
 /// The most lines that wait to be written.
 const LINES_MAX: usize = 8_192;
 
-/// How long the end of the process waits for the last lines. The library gives up earlier, after 1.1 s.
+/// How long the process waits for the last lines before it ends. The library gives up earlier, after 1.1 s.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Starts the thread that writes to `out`: a burst of lines with few system calls, since it flushes only
-/// when no line is waiting.
+/// Starts the thread that writes to `out`. It flushes only when no line is waiting, so that a burst of lines takes few
+/// system calls.
 pub(super) fn start(out: impl Write + Send + 'static) -> (NonBlocking, DroppedLines, LogGuard) {
     let builder = NonBlockingBuilder::default().thread_name("log").lossy(true);
     let builder = builder.buffered_lines_limit(LINES_MAX);
@@ -38,8 +38,8 @@ pub struct DroppedLines {
 }
 
 impl DroppedLines {
-    /// Reports, in the log and in the metrics, the lines that were dropped since the last report that was
-    /// not dropped itself. To be called every few seconds.
+    /// Reports, in the log and in the metrics, the lines that were dropped since the last report that was not itself
+    /// dropped. The caller must call it every few seconds.
     pub fn report(&mut self) {
         let dropped = self.counter.dropped_lines();
         counter!(LOG_LINES_DROPPED).absolute(dropped as u64);
@@ -56,14 +56,14 @@ impl DroppedLines {
     }
 }
 
-/// Dropping it writes the lines that are still waiting, unless that takes too long.
+/// Writes the lines that are still waiting when it is dropped, unless that takes too long.
 #[derive(Debug)]
 pub(super) struct LogGuard(Option<WorkerGuard>);
 
 impl Drop for LogGuard {
     fn drop(&mut self) {
-        // The library bounds its wait for the log, but then complains on standard output, which blocks for
-        // ever where that is the same pipe that nobody reads. A thread may block; the process must end.
+        // The library bounds its wait for the log, but then complains on standard output. That blocks forever if
+        // standard output is the same pipe that nobody reads. A thread may block, but the process must end.
         let guard = self.0.take();
         let (ended, wait) = mpsc::channel::<()>();
         let spawned = thread::Builder::new().name("log end".to_owned()).spawn(move || {
@@ -121,7 +121,7 @@ mod tests {
         lines.report();
         let report = read.recv().unwrap();
         assert!(report.contains(&format!("{}", dropped + 1)), "{report}");
-        // Nothing was dropped since: the next line is not a report.
+        // Nothing was dropped since the report, so the next line is not a report.
         lines.report();
         writer.write_all(b"the end").unwrap();
         assert_eq!(read.recv().unwrap(), "the end");

@@ -1,5 +1,5 @@
-//! What operators see: the log subscriber, how errors read in the log, the names of the metrics, and traces. Open to
-//! every module.
+//! Telemetry for operators: the log subscriber, the format of errors in the log, the names of the metrics, and traces.
+//! Every module may use it.
 //!
 //! A log line never holds a key, an e-mail address, a name, a trait or a body.
 
@@ -18,10 +18,10 @@ use log::LogGuard;
 pub use names::*;
 pub use traces::{Root, Sampling, Span, SpanKind, TraceContext, TraceId, Traces, TracesConfig};
 
-/// Bounds of the histogram of Loops' answers, in seconds.
+/// Bounds of the histogram of requests to Loops, in seconds.
 const LOOPS_SECONDS: [f64; 10] = [0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 5.0, 10.0, 30.0];
 
-/// Bounds of the histogram of requests, in seconds: those of OpenTelemetry's conventions.
+/// Bounds of the histogram of requests, in seconds, as in OpenTelemetry's conventions.
 const HTTP_SECONDS: [f64; 14] =
     [0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 
@@ -45,23 +45,23 @@ const BOUNDS: [(&str, &[f64]); 5] = [
     (STORE_GROUP_MESSAGES, &GROUP_MESSAGES),
 ];
 
-/// The levels by name, and none.
+/// The names of the levels, and `off`.
 const LEVEL_NAMES: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-/// What `log.level` may be, for people.
+/// The values of `log.level`, for people.
 const LEVELS: &str = "error, warn, info, debug, trace, off, or directives such as info,segment_loops::delivery=debug";
 
-/// Reads `log.level`; the error names what is allowed.
+/// Parses `log.level`. The error names the values that are allowed.
 ///
-/// A word that is no level counts only where it says so with `=`: the filter would otherwise take a
-/// misspelt level for the name of a module, and log nothing at all.
+/// Any other directive must have a `=`. Otherwise the filter would take a misspelt level for the name of a module, and
+/// log nothing at all.
 pub fn level(text: &str) -> Result<EnvFilter, String> {
     let is_known = |part: &str| {
         let part = part.trim();
         part.contains('=') || LEVEL_NAMES.iter().any(|name| name.eq_ignore_ascii_case(part))
     };
     match EnvFilter::try_new(text) {
-        // It logs the parameters of statements, so the contents of messages.
+        // `tokio_postgres` logs the parameters of statements, and thus the contents of messages.
         Ok(filter) if text.split(',').all(is_known) => "tokio_postgres=off"
             .parse()
             .map(|off| filter.add_directive(off))
@@ -70,8 +70,8 @@ pub fn level(text: &str) -> Result<EnvFilter, String> {
     }
 }
 
-/// What was started for the process. Keep it until the process ends: dropping it writes the log lines that
-/// are still waiting.
+/// The telemetry of the process. Keep it until the process ends: dropping it writes the log lines that are still
+/// waiting.
 #[derive(Debug)]
 #[must_use = "without it the last log lines are lost"]
 pub struct Telemetry {
@@ -82,11 +82,11 @@ pub struct Telemetry {
     _guard: LogGuard,
 }
 
-/// Starts logging (to standard error) and metrics, once for the process. `filter` is what [`level`] reads;
-/// a configuration with another one is refused before.
+/// Starts logging (to standard error) and metrics, once for the process. `filter` must be valid for [`level`], which
+/// the check of the configuration ensures.
 pub fn start(filter: &str, as_json: bool) -> Telemetry {
     let filter = level(filter).unwrap_or_else(|_| EnvFilter::new("info"));
-    // Colours are for terminals; in a file they are noise.
+    // Colours are for terminals. In a file they are noise.
     let is_terminal = io::IsTerminal::is_terminal(&io::stderr());
     let (writer, dropped, guard) = log::start(io::stderr());
     let lines = tracing_subscriber::fmt()
@@ -96,7 +96,7 @@ pub fn start(filter: &str, as_json: bool) -> Telemetry {
         // task that logs: a full disk with the log on it must not stop delivery.
         .log_internal_errors(false)
         .with_writer(writer);
-    // A second start in one process (tests) keeps the first subscriber.
+    // A second start in one process, as in tests, keeps the first subscriber.
     let _ = if as_json {
         lines.json().flatten_event(true).with_current_span(false).try_init()
     } else {
@@ -105,14 +105,14 @@ pub fn start(filter: &str, as_json: bool) -> Telemetry {
     Telemetry { metrics: metrics_recorder(), dropped, _guard: guard }
 }
 
-/// Describes the metrics and gives the handle that renders them.
+/// Describes the metrics; returns the handle that renders them.
 fn metrics_recorder() -> PrometheusHandle {
     let with_bounds = |builder: PrometheusBuilder, (name, bounds): (&str, &[f64])| {
         builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), bounds)
     };
     let recorder = match BOUNDS.into_iter().try_fold(PrometheusBuilder::new(), with_bounds) {
         Ok(builder) => builder.build_recorder(),
-        // Only an empty list of bounds is refused, and ours are not.
+        // Only an empty list of bounds is refused, and ours are not empty.
         Err(_) => PrometheusBuilder::new().build_recorder(),
     };
     let handle = recorder.handle();
@@ -138,40 +138,40 @@ fn describe() {
     describe_gauge!(CONNECTIONS_OPEN, "Connections that are open");
     describe_counter!(
         CONNECTIONS_CUT,
-        "Connections that were closed: too many from one address, their client does not read, or their headers are too long together"
+        "Connections that were closed: too many from one address, a client that does not read, or too many long headers"
     );
     describe_counter!(UNMATCHED, "Messages that no subscription took");
     describe_counter!(
         REQUESTS_SAVED,
-        "Requests to Loops that were not needed, by how they were saved; those of unchanged_would were sent"
+        "Requests to Loops that were not needed, by how they were saved; requests counted as unchanged_would were sent"
     );
     describe_counter!(
         GUARDED,
-        "Deliveries in which a guard left something out, or that it kept from being sent"
+        "Deliveries from which a guard removed something, or that it kept from being sent"
     );
     describe_gauge!(CATALOGUE_AGE, "Age of the catalogue of properties, lists and events at Loops");
     describe_counter!(
         REVIVED,
-        "Failed events that were replayed by themselves, since their contacts were created afterwards"
+        "Failed events that were replayed automatically, because their contacts were created afterwards"
     );
     describe_counter!(
         NEW_CONTACTS,
         "Contacts that Loops was not known to have before it accepted a request for them"
     );
     describe_counter!(DELIVERIES, "Deliveries that ended");
-    describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no answer");
+    describe_counter!(LOOPS_REQUESTS, "Requests made to Loops; status 0: no response");
     describe_histogram!(LOOPS_REQUEST_SECONDS, "Duration of requests to Loops");
     describe_counter!(ATTEMPTS, "Attempts at requests to Loops, by outcome");
     describe_histogram!(
         DELIVERY_SECONDS,
-        "Time from accepting a message until Loops accepted a request of it, without replays"
+        "Time from accepting a message until Loops accepted a request for it, without replays"
     );
     describe_gauge!(REQUESTS_IN_FLIGHT, "Requests that wait for Loops' response");
     describe_gauge!(LANES_RETRYING, "Lanes whose first message waits for its next attempt");
     describe_gauge!(QUEUE_DEPTH, "Messages that are pending, by class");
     describe_gauge!(
         HELD_MESSAGES,
-        "Messages that are held, since they would create too many contacts today"
+        "Messages that are held, because they would create too many contacts today"
     );
     describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message, by class");
     describe_gauge!(ERASURES_PENDING, "Erasures of people that have not ended");
@@ -209,8 +209,8 @@ fn describe() {
     describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
 }
 
-/// An error and everything that caused it, as one string: the log's JSON format would otherwise show the
-/// outermost error alone, without the cause and the advice.
+/// Returns an error and all its causes as one string. Otherwise the log's JSON format would show only the outermost
+/// error, without the cause and the advice.
 pub fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl fmt::Display + 'a {
     Chain(error)
 }
@@ -224,7 +224,7 @@ impl fmt::Display for Chain<'_> {
         let mut cause = self.0.source();
         while let Some(error) = cause {
             let source = error.to_string();
-            // Some errors of other crates end in their source already.
+            // Some errors of other crates already end with their source.
             if !text.ends_with(&source) {
                 write!(f, ": {source}")?;
                 text = source;

@@ -91,7 +91,7 @@ async fn a_key_counts_once_in_24_hours() {
         (0, 200),
         (1, 409),
         (86_398, 409),
-        // The refused tries do not prolong it: 24 hours after the first use it is free again.
+        // Refused tries do not extend the time: 24 hours after the first use, the key is free again.
         (1, 200),
         (86_399, 409),
         (1, 200),

@@ -104,7 +104,7 @@ async fn the_rate_holds_in_any_second() {
         assert_eq!(reply.header("x-ratelimit-limit"), Some("10"));
         assert_eq!(reply.header("x-ratelimit-remaining"), Some(remaining.to_string().as_str()));
     }
-    // Turned away, and not counted: otherwise one who keeps trying would never get through.
+    // Requests that are turned away do not count. Otherwise a client that keeps trying would never get through.
     for _ in 0..3 {
         tokio::time::advance(Duration::from_millis(333)).await;
         let reply = hit().await;
@@ -138,7 +138,8 @@ async fn faults_have_the_effect_they_say() {
     let error = Faults { error_rate: 1.0, error_status: 503, ..none.clone() };
     let before = Faults { reset_before_rate: 1.0, ..none.clone() };
     let after = Faults { reset_after_rate: 1.0, ..none.clone() };
-    // Settings, status answered (none: dropped), events afterwards, the retry with the same key.
+    // (faults, status of the response or none if dropped, fault, events afterwards, status of a retry with the same
+    // key)
     let cases = [
         (&none, Some(200), None, 1, 409),
         (&error, Some(503), Some(InjectedFault::Error), 0, 200),

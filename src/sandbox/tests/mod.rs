@@ -20,7 +20,7 @@ use super::*;
 use crate::clock::ManualClock;
 use crate::http::server::ResetConnection;
 
-/// An answer of the sandbox.
+/// A response of the sandbox.
 #[derive(Debug)]
 struct Reply {
     status: u16,
@@ -47,7 +47,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// No faults, and no rate that a test could meet by chance.
+    /// Creates a sandbox without faults, and with a rate that no test reaches by accident.
     fn new() -> Self {
         Self::with(Faults { rate_limit: 1_000_000, ..Faults::default() })
     }

@@ -1,4 +1,4 @@
-//! In place of the exporter, where the program is built without it: there are no traces.
+//! Replaces the exporter if the program is built without it: there are no traces.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use jiff::Timestamp;
 
 use super::{Sampling, SpanKind, TraceContext};
 
-/// Exists nowhere.
+/// Never exists.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Exporting {}
 
-/// Exists nowhere.
+/// Never exists.
 #[derive(Clone, Copy)]
 pub(super) enum Recorded {}
 

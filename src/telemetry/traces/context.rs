@@ -1,14 +1,14 @@
-//! The context of a span: what another span needs to become its child or to link to it.
+//! The context of a span, which another span needs to become its child or to link to it.
 
 use std::fmt;
 
 const TRACE_ID_BYTES: usize = 16;
 const SPAN_ID_BYTES: usize = 8;
 
-/// The bit of the flags that says that the trace is recorded.
+/// The bit of the flags that marks a recorded trace.
 const SAMPLED: u8 = 1;
 
-/// The context of a span. Identifies nobody: its ids are random.
+/// The context of a span. It identifies nobody: its ids are random.
 ///
 /// Stored as 25 bytes: the id of the trace, the id of the span, the flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,7 +22,7 @@ impl TraceContext {
     /// The length of a stored context.
     pub const BYTES: usize = TRACE_ID_BYTES + SPAN_ID_BYTES + 1;
 
-    /// Joins the parts; `None` if an id is zero, which stands for none.
+    /// Creates a context from its parts; `None` if an id is zero, which is not valid.
     pub fn new(
         trace_id: [u8; TRACE_ID_BYTES],
         span_id: [u8; SPAN_ID_BYTES],
@@ -32,14 +32,15 @@ impl TraceContext {
         is_valid.then_some(Self { trace_id, span_id, flags })
     }
 
-    /// Reads the header `traceparent`, as <https://www.w3.org/TR/trace-context/> has it; `None` if it is not valid.
+    /// Parses the header `traceparent`, as <https://www.w3.org/TR/trace-context/> specifies it; `None` if it is not
+    /// valid.
     pub fn from_traceparent(header: &str) -> Option<Self> {
         let mut parts = header.trim().split('-');
         let version = hex::<1>(parts.next()?)?;
         let trace_id = hex(parts.next()?)?;
         let span_id = hex(parts.next()?)?;
         let [flags] = hex::<1>(parts.next()?)?;
-        // A later version may add parts; the first one has four.
+        // A later version may add parts. The first version has four.
         let is_readable = match version {
             [0] => parts.next().is_none(),
             [version] => version != 0xff,
@@ -47,7 +48,7 @@ impl TraceContext {
         Self::new(trace_id, span_id, flags).filter(|_| is_readable)
     }
 
-    /// Reads what [`TraceContext::to_bytes`] has written; `None` if it is anything else.
+    /// Reads the stored form, which [`TraceContext::to_bytes`] writes; `None` if the bytes are not in that form.
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; Self::BYTES] = bytes.try_into().ok()?;
         let (trace_id, rest) = bytes.split_first_chunk()?;
@@ -56,7 +57,7 @@ impl TraceContext {
         Self::new(*trace_id, *span_id, flags)
     }
 
-    /// The stored form.
+    /// Returns the stored form.
     pub fn to_bytes(self) -> [u8; Self::BYTES] {
         let mut bytes = [self.flags; Self::BYTES];
         bytes[..TRACE_ID_BYTES].copy_from_slice(&self.trace_id);
@@ -64,28 +65,28 @@ impl TraceContext {
         bytes
     }
 
-    /// The id of the trace.
+    /// Returns the id of the trace.
     pub fn trace_id(&self) -> TraceId {
         TraceId(self.trace_id)
     }
 
-    /// The id of the span.
+    /// Returns the id of the span.
     pub fn span_id(&self) -> [u8; SPAN_ID_BYTES] {
         self.span_id
     }
 
-    /// The flags, as in `traceparent`.
+    /// Returns the flags, as in `traceparent`.
     pub fn flags(&self) -> u8 {
         self.flags
     }
 
-    /// Whether the trace is recorded.
+    /// Returns whether the trace is recorded.
     pub fn is_sampled(&self) -> bool {
         self.flags & SAMPLED != 0
     }
 }
 
-/// The id of a trace, written as people look for it: 32 hexadecimal digits.
+/// The id of a trace. It is displayed as 32 hexadecimal digits, the form in which people search for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceId(pub [u8; TRACE_ID_BYTES]);
 
@@ -95,7 +96,7 @@ impl fmt::Display for TraceId {
     }
 }
 
-/// Reads exactly this many bytes in lower-case hexadecimal digits.
+/// Parses exactly this many bytes in lower-case hexadecimal digits.
 fn hex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     let digit = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),
@@ -128,7 +129,7 @@ mod tests {
         assert_eq!(context.span_id(), [0x00, 0xf0, 0x67, 0xaa, 0x0b, 0xa9, 0x02, 0xb7]);
         assert!(context.is_sampled());
         assert!(!read(format!("00-{TRACE}-{SPAN}-00")).unwrap().is_sampled());
-        // A later version, with more than is known today.
+        // A later version, with a part that is unknown today.
         assert_eq!(read(format!("01-{TRACE}-{SPAN}-01-more")), Some(context));
         let (no_trace, no_span) = ("0".repeat(32), "0".repeat(16));
         for bad in [

@@ -1,8 +1,8 @@
 //! Makes spans with the SDK of OpenTelemetry, and exports them by OTLP (http/protobuf).
 //!
-//! The SDK reads variables of the environment itself, such as the headers of the exporter and the attributes of the
-//! resource: they are its own, and it documents them. It also takes the times of spans itself; they are compared with
-//! nothing here.
+//! The SDK reads some environment variables itself, such as the headers of the exporter and the attributes of the
+//! resource; its documentation describes them. It also takes the times of spans itself. Nothing here compares them with
+//! other times.
 //!
 //! A separate thread exports in batches, with a blocking HTTP client that is created and dropped outside the runtime. Spans
 //! that do not fit in its queue are dropped, so that no request waits for a collector.
@@ -36,7 +36,7 @@ const SERVICE_NAME: &str = "segment-loops";
 /// How often the log says that spans cannot be exported.
 const WARN_EVERY: Duration = Duration::from_secs(60);
 
-/// The way of spans to a collector.
+/// The export of spans to a collector.
 #[derive(Debug, Clone)]
 pub(super) struct Exporting {
     provider: SdkTracerProvider,
@@ -49,13 +49,13 @@ pub(super) struct Recorded {
     tracer: SdkTracer,
 }
 
-/// Starts the thread that exports; `None` if that does not work.
+/// Starts the thread that exports; `None` if that fails.
 pub(super) fn start(endpoint: &str, sampling: Sampling) -> Option<Exporting> {
     // The address may hold a user name and a password.
     let shown = endpoint.split(['?', '#']).next().unwrap_or_default();
     let shown = shown.rsplit('@').next().unwrap_or_default();
     let (url, of_log) = (endpoint.to_owned(), shown.to_owned());
-    // The HTTP client has a runtime of its own, and may neither be made nor dropped within another one.
+    // The HTTP client has a runtime of its own, and must be neither created nor dropped within another one.
     let started = thread::spawn(move || provider(url, of_log, sampling)).join();
     match started {
         Ok(Ok(provider)) => {
@@ -67,7 +67,7 @@ pub(super) fn start(endpoint: &str, sampling: Sampling) -> Option<Exporting> {
             Some(Exporting { provider, tracer })
         }
         Ok(Err(error)) => {
-            // It may repeat the whole address.
+            // The error may contain the whole address.
             let error = telemetry::chain(&error).to_string().replace(endpoint, shown);
             warn!(endpoint = shown, error, "traces are not exported");
             None
@@ -79,7 +79,7 @@ pub(super) fn start(endpoint: &str, sampling: Sampling) -> Option<Exporting> {
     }
 }
 
-/// `shown` is the endpoint as it may stand in the log.
+/// Creates the provider of spans. `shown` is the endpoint without secrets, for the log.
 fn provider(
     endpoint: String,
     shown: String,
@@ -98,7 +98,7 @@ fn provider(
     Ok(provider.build())
 }
 
-/// The resource as the environment describes it, with our name where it gives none.
+/// Returns the resource as the environment describes it, with our name if it gives none.
 fn resource() -> Resource {
     let version = KeyValue::new("service.version", env!("CARGO_PKG_VERSION"));
     let builder = || Resource::builder().with_attribute(version.clone());
@@ -122,8 +122,9 @@ fn sampler(sampling: Sampling) -> Sampler {
     }
 }
 
-/// Records every trace that links to others and every span within one of ours that is recorded, and asks a sampler about
-/// the rest: one that goes by the ids of traces would leave out parts of a trace that was recorded for its links.
+/// Records every trace that has links, and every span within a recorded span of this process. A sampler decides about
+/// the rest. A sampler that goes by the ids of traces would otherwise leave out parts of a trace that was recorded for
+/// its links.
 #[derive(Debug, Clone)]
 struct Linking(Sampler);
 
@@ -152,11 +153,11 @@ impl ShouldSample for Linking {
     }
 }
 
-/// An exporter whose failures are in the log, now and then.
+/// An exporter whose failures are logged, at most once every [`WARN_EVERY`].
 struct Watched<E> {
     exporter: E,
     endpoint: String,
-    /// The endpoint as it may stand in the log.
+    /// The endpoint without secrets, for the log.
     shown: String,
     warned: Mutex<Option<Instant>>,
 }
@@ -237,7 +238,7 @@ impl Exporting {
     }
 }
 
-/// `None` if its trace is not recorded.
+/// Wraps a span; `None` if its trace is not recorded.
 fn recorded(tracer: &SdkTracer, span: opentelemetry_sdk::trace::Span) -> Option<Box<Recorded>> {
     let is_recorded = span.span_context().is_sampled();
     is_recorded.then(|| Box::new(Recorded { span, tracer: tracer.clone() }))

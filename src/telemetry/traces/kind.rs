@@ -1,6 +1,6 @@
-//! What a span is about.
+//! The kinds of spans.
 
-/// What a span is about.
+/// The kinds of spans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpanKind {
     /// Work within this program.

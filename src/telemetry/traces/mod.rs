@@ -1,12 +1,12 @@
-//! Traces: what happened to a message between its sender and Loops, exported by OTLP.
+//! Traces of messages from their sender to Loops, exported by OTLP.
 //!
-//! A request of a sender is a span, within the sender's trace if it has one. Its context is stored with its messages,
-//! if it is recorded. Each attempt to deliver is a trace of its own that links to those of the messages it carries:
-//! hours may lie between, and a merged request carries several messages. An attribute never holds a key, an address, a
-//! user id or a trait.
+//! A request of a sender is a span, within the sender's trace if it has one. If the span is recorded, its context is
+//! stored with the messages. Each attempt to deliver is a trace of its own with links to the traces of its messages,
+//! because it may happen hours later, and a merged request carries several messages. An attribute never holds a key, an
+//! address, a user id or a trait.
 //!
-//! Spans are made where the work is done, by calls of this module, and not by way of `tracing`: its spans would be
-//! looked at for each line of the log, and those of the exporter's own HTTP client would be exported too.
+//! Spans are made by calls of this module where the work is done, and not through `tracing`. Its spans would be visited
+//! for each line of the log, and the spans of the exporter's own HTTP client would be exported too.
 //!
 //! Without the feature `otel`, or while no collector is configured, [`Traces`] and [`Span`] do nothing.
 
@@ -25,18 +25,18 @@ use export::{Exporting, Recorded};
 pub use kind::SpanKind;
 pub use settings::{Root, Sampling, TracesConfig};
 
-/// Makes spans. Cheap to clone; the default makes none.
+/// Makes spans. Cheap to clone. The default makes none.
 #[derive(Debug, Clone, Default)]
 pub struct Traces(Option<Exporting>);
 
-/// A span that is under way; it ends when it is dropped. One of a trace that is not recorded does nothing.
+/// A span in progress, which ends when it is dropped. If its trace is not recorded, it does nothing.
 #[derive(Default)]
 #[must_use = "a span ends when it is dropped"]
 pub struct Span(Option<Box<Recorded>>);
 
 impl Traces {
-    /// Starts to export, if a collector is configured, and says so in the log. What does not work costs a warning, and
-    /// the traces: nothing depends on them.
+    /// Starts exporting, if a collector is configured, and logs that. A failure only causes a warning and the loss of
+    /// traces, because nothing depends on them.
     pub fn start(config: &TracesConfig) -> Self {
         for problem in &config.problems {
             tracing::warn!(problem, "a variable of OpenTelemetry cannot be followed");
@@ -45,12 +45,12 @@ impl Traces {
         Self(endpoint.and_then(|endpoint| export::start(endpoint, config.sampling)))
     }
 
-    /// Whether there may be spans.
+    /// Returns whether spans may be recorded.
     pub fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Begins the span of a request of a sender; `parent` is the sender's own span, if it sent one.
+    /// Begins the span of a sender's request. `parent` is the sender's own span, if it sent one.
     pub fn server(
         &self,
         name: impl FnOnce() -> String,
@@ -59,8 +59,8 @@ impl Traces {
         Span(self.0.as_ref().and_then(|exporting| exporting.server(name(), parent())))
     }
 
-    /// Begins a trace that links to others, and that began at a given time. It is recorded if there are links: they are
-    /// to traces that are.
+    /// Begins a trace at a given time, with links to other traces. It is recorded if there are links, which always
+    /// point to recorded traces.
     pub fn linked(
         &self,
         name: impl FnOnce() -> String,
@@ -71,7 +71,7 @@ impl Traces {
         Span(exporting.and_then(|exporting| exporting.linked(name(), began_at, links)))
     }
 
-    /// Exports what has ended, and stops, within this time. Blocks: not to be called by a task.
+    /// Exports the spans that have ended, and stops, within this time. It blocks, so a task must not call it.
     pub fn shutdown(&self, within: Duration) {
         if let Some(exporting) = &self.0 {
             exporting.shutdown(within);
@@ -80,12 +80,12 @@ impl Traces {
 }
 
 impl Span {
-    /// Its context, if it is recorded.
+    /// Returns its context, if it is recorded.
     pub fn context(&self) -> Option<TraceContext> {
         self.0.as_ref().and_then(|recorded| recorded.context())
     }
 
-    /// The id of its trace, if it is recorded.
+    /// Returns the id of its trace, if it is recorded.
     pub fn trace_id(&self) -> Option<TraceId> {
         self.context().map(|context| context.trace_id())
     }
@@ -109,7 +109,7 @@ impl Span {
         }
     }
 
-    /// Marks it as failed, with the error in a word or a status.
+    /// Marks it as failed, with the error as a word or a status.
     pub fn fail(&mut self, error_type: &str) {
         if let Some(recorded) = &mut self.0 {
             recorded.fail(error_type.to_owned());

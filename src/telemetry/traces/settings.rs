@@ -1,27 +1,27 @@
-//! What decides whether there are traces, and which.
+//! The settings that decide which traces are recorded, if any.
 
-/// What OpenTelemetry's variables say, as far as this program reads them itself. The exporter reads the others:
-/// headers, timeouts, compression, the attributes of the resource, the limits of spans and batches.
+/// The environment variables of OpenTelemetry that this program reads itself. The exporter reads the others: headers,
+/// timeouts, compression, the attributes of the resource, the limits of spans and batches.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TracesConfig {
     /// The URL to which spans are posted; `None`: there are no traces.
     pub endpoint: Option<String>,
     /// Which traces are recorded.
     pub sampling: Sampling,
-    /// What is wrong with the variables, for people; what they ask for is left out.
+    /// Problems with the variables, for people. A variable with a problem is ignored.
     pub problems: Vec<String>,
 }
 
 /// Which traces are recorded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sampling {
-    /// Those that begin here.
+    /// The share of traces that begin here.
     pub root: Root,
     /// Whether a trace that a sender began is recorded exactly if the sender records it.
     pub follows_parent: bool,
 }
 
-/// Which of the traces that begin here are recorded.
+/// The share of the traces that begin here that is recorded.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Root {
     /// All.
@@ -33,17 +33,17 @@ pub enum Root {
 }
 
 impl Default for Sampling {
-    /// All that begin here, and of those that senders began, the ones that they record.
+    /// Records all traces that begin here, and the traces of senders that they record themselves.
     fn default() -> Self {
         Self { root: Root::All, follows_parent: true }
     }
 }
 
 impl Sampling {
-    /// What a sampler may be called, for people.
+    /// The names of the samplers, for people.
     pub const NAMES: &str = "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off, parentbased_traceidratio";
 
-    /// The sampler of a name, and of an argument if it takes one; the error says what is allowed.
+    /// Returns the sampler with a name, and with an argument if it takes one. The error says what is allowed.
     pub fn parse(name: &str, argument: Option<&str>) -> Result<Self, String> {
         let (root, follows_parent) = match name.strip_prefix("parentbased_") {
             Some(root) => (root, true),

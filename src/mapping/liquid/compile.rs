@@ -1,8 +1,10 @@
-//! From a template's tokens to its tree.
+//! Compiles a template's tokens to its tree.
 //!
-//! The tree is built by recursive descent: a block reads the tokens behind its opening tag up to its end, and the
-//! tags among them in the same way. What each tag says is read in `tags` and `blocks`. The first error ends the
-//! compilation. How deep blocks nest is bounded by the length of a template: 142 of the shortest.
+//! The tree is built by recursive descent: a block reads the tokens after its opening tag up to its end, and the tags
+//! among them in the same way. `tags` and `blocks` read each tag. The first error ends the compilation.
+//!
+//! The length of a template bounds the depth of the recursion: 142 opening tags fit if each is a tag of its own
+//! (`{%if<%}`), and 247 as lines within `{% liquid %}` (`if<`).
 
 use super::budget::TEMPLATE_UNITS_MAX;
 use super::expression::Inputs;

@@ -1,15 +1,15 @@
--- The queue: messages, their deliveries, the requests that carry them, the attempts at those, and the leases; and
--- what people ask about them. Every time is in Unix milliseconds, every digest is the first eight bytes of an HMAC
--- with the key of the installation.
+-- The queue: messages, their deliveries, the requests that carry the deliveries, the attempts at the requests, and the
+-- leases, with indexes for the queries of people. Every time is in Unix milliseconds. Every digest is the first eight
+-- bytes of an HMAC with the key of the installation.
 --
--- `numbers.rs` makes the numbers of messages and requests: a number begins with the second at which it was given.
--- So a day is a range of numbers, the tables that grow with the history are partitioned by day, and a look-up by
--- number reads one partition. Retention drops partitions. What senders write at their speed (messages, payloads,
--- pending, outcomes) is inserted and dropped, never updated; what follows Loops' rate may be updated.
+-- `numbers.rs` makes the numbers of messages and requests. A number begins with the second at which it was assigned, so
+-- a day is a range of numbers. The tables that grow with the history are partitioned by day, and a look-up by number
+-- reads one partition. Retention drops partitions. Rows that are written at the speed of senders (messages, payloads,
+-- pending, outcomes) are inserted and dropped, never updated. Rows that are written at Loops' rate may be updated.
 --
 -- `@` stands for the quoted name of the schema and a dot.
 
--- Single values. Locked while the schema or the partitions are changed.
+-- Single values. Locked while the schema or the partitions are being changed.
 CREATE TABLE @meta (
     is_only          boolean PRIMARY KEY DEFAULT true CHECK (is_only),
     version          integer NOT NULL,
@@ -17,7 +17,7 @@ CREATE TABLE @meta (
     installation_key bytea NOT NULL
 );
 
--- The move of a queue from SQLite for which the schema was made; no row: it was made for none.
+-- The move of a queue from SQLite that created the schema. Empty if no move created it.
 CREATE TABLE @moves (
     id          text PRIMARY KEY,
     began_at    bigint NOT NULL,
@@ -28,22 +28,22 @@ CREATE TABLE @moves (
     opened_at   bigint                            -- when a process first opened it then
 );
 
--- The days that have partitions, since the epoch.
+-- The days that have partitions, counted from the epoch.
 CREATE TABLE @days (
     day              integer PRIMARY KEY,
     has_payloads     boolean NOT NULL DEFAULT true,
-    -- It has messages, outcomes and deliveries; the other partitions go last, with this row.
+    -- It has messages, outcomes and deliveries. The other partitions are dropped last, with this row.
     has_records      boolean NOT NULL DEFAULT true,
     -- How far the payloads that outlive the day's others were copied to `payloads_kept`.
     kept_through     bigint NOT NULL DEFAULT 0,
     -- How far the excerpts and details of the day's messages were removed with their payloads.
     stripped_through bigint NOT NULL DEFAULT 0,
-    -- A message was received at most so long before or after its number was given, or a minute.
+    -- A message was received at most this long, or a minute, before or after its number was assigned.
     slack_ms         bigint NOT NULL DEFAULT 0
 );
 
--- A destination's part in the numbers of its messages, and the last one. The row is locked from before a number is
--- given until the message is committed, so numbers of a destination become visible in order. `last` never
+-- A destination's part in the numbers of its messages, and the last number. The row is locked from before a number is
+-- assigned until the message is committed, so the numbers of a destination become visible in order. `last` never
 -- decreases. The page has room for new versions of its few rows.
 CREATE TABLE @streams (
     destination text PRIMARY KEY,
@@ -51,8 +51,8 @@ CREATE TABLE @streams (
     last        bigint NOT NULL DEFAULT 0         -- second and index in it, as `numbers.rs` counts
 ) WITH (fillfactor = 20);
 
--- Who may deliver. The row stays when a lease ends, so that its token keeps growing. Each step of delivery locks it
--- FOR SHARE.
+-- The leases. A row stays when its lease ends, so that the token keeps growing. Each step of delivery locks it FOR
+-- SHARE.
 CREATE TABLE @leases (
     destination text PRIMARY KEY,
     holder      text NOT NULL,
@@ -61,7 +61,7 @@ CREATE TABLE @leases (
     expires_at  bigint NOT NULL
 ) WITH (fillfactor = 20);
 
--- The processes that run, or did not end in order.
+-- The processes that run, or did not end cleanly.
 CREATE TABLE @replicas (
     name         text PRIMARY KEY,                -- as the holder of leases
     host         text NOT NULL,
@@ -71,7 +71,7 @@ CREATE TABLE @replicas (
     status       text NOT NULL                    -- JSON: what it reported then
 ) WITH (fillfactor = 20);
 
--- What people did, for as long as records are kept.
+-- The actions of people, for as long as records are kept.
 CREATE TABLE @audit (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at        bigint NOT NULL,
@@ -117,7 +117,7 @@ CREATE TABLE @payloads (
 ) PARTITION BY RANGE (seq);
 ALTER TABLE @payloads ALTER COLUMN payload SET STORAGE EXTERNAL;
 
--- Those that are kept longer than the others of their day: copies, until the day's partition is dropped.
+-- Payloads that are kept longer than the others of their day. They are copies until the day's partition is dropped.
 CREATE TABLE @payloads_kept (
     seq       bigint PRIMARY KEY,
     done_at   bigint,                             -- NULL while the message is pending
@@ -129,7 +129,7 @@ ALTER TABLE @payloads_kept ALTER COLUMN payload SET STORAGE EXTERNAL;
 
 CREATE INDEX payloads_kept_done ON @payloads_kept (is_failed, done_at) WHERE done_at IS NOT NULL;
 
--- The messages that are not done, which engines read in order: as small as the backlog. A message has a row
+-- The messages that are not done, which engines read in order. It is as small as the backlog. A message has a row
 -- either here or in `outcomes`.
 CREATE TABLE @pending (
     destination     text NOT NULL,
@@ -146,7 +146,7 @@ CREATE TABLE @pending (
 ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 5000);
 
 CREATE UNIQUE INDEX pending_seq ON @pending (seq);
--- Deletions behind a message: such a message is not replayed. There are few.
+-- Deletions, because a message before one of them is not replayed. There are few.
 CREATE INDEX pending_deletions ON @pending (destination, lane, seq) WHERE is_deletion;
 
 -- The messages that are done.
@@ -162,7 +162,7 @@ CREATE INDEX outcomes_done ON @outcomes (done_at);
 CREATE INDEX outcomes_failed ON @outcomes (seq) WHERE is_failed;
 CREATE INDEX outcomes_unmatched ON @outcomes (seq) WHERE unmatched IS NOT NULL;
 
--- The fate of one message under one subscription. Several may name one request.
+-- The delivery of one message under one subscription. Several deliveries may have the same request.
 CREATE TABLE @deliveries (
     seq           bigint NOT NULL,
     replay        integer NOT NULL,               -- the replay that made it; 0: none did
@@ -206,7 +206,7 @@ CREATE TABLE @requests (
     body             bytea                        -- NULL once the request has ended: nothing sends it again
 ) PARTITION BY RANGE (id);
 
--- Gives the part of a request's number that tells those of one second apart.
+-- Provides the part of a request's number that is unique within a second.
 CREATE SEQUENCE @request_numbers;
 
 CREATE TABLE @attempts (
@@ -217,7 +217,7 @@ CREATE TABLE @attempts (
     status      smallint,
     outcome     text NOT NULL,
     excerpt     text NOT NULL,
-    -- A settlement that is repeated because its first answer was lost counts once.
+    -- A settlement that is repeated because its first response was lost counts once.
     PRIMARY KEY (request_id, number)
 ) PARTITION BY RANGE (request_id);
 
@@ -232,7 +232,7 @@ CREATE TABLE @replays (
 -- The order of acceptance of messages that were replayed.
 CREATE INDEX replays_first_seq ON @replays (first_seq);
 
--- Events that Loops refused and that are replayed if their contact appears.
+-- Events that Loops refused, and that are replayed if their contact appears.
 CREATE TABLE @awaiting (
     seq          bigint NOT NULL,                 -- of the message
     lane         bigint NOT NULL,
@@ -247,7 +247,8 @@ CREATE INDEX awaiting_lane ON @awaiting (lane, destination);
 CREATE INDEX awaiting_due ON @awaiting (seq) WHERE is_due;
 CREATE INDEX awaiting_until ON @awaiting (until);
 
--- Messages that are held: they are not planned, and their lanes wait. No longer once they are planned or have ended.
+-- Messages that are held: they are not planned, and their lanes wait. The row is deleted once the message is planned or
+-- has ended.
 CREATE TABLE @held (
     seq         bigint PRIMARY KEY,               -- of the message
     lane        bigint NOT NULL,
@@ -265,7 +266,7 @@ CREATE INDEX held_lane ON @held (lane, destination, seq);
 CREATE INDEX held_contact ON @held (contact, destination);
 CREATE INDEX held_email ON @held (email, destination) WHERE email IS NOT NULL;
 
--- The contacts that frozen requests may create, by message. Only while there is a cap on them.
+-- The contacts that frozen requests may create, by message. Filled only while there is a cap on new contacts.
 CREATE TABLE @creating (
     seq         bigint NOT NULL,                  -- of the message
     contact     bigint NOT NULL,                  -- as in `contacts`
@@ -276,7 +277,7 @@ CREATE TABLE @creating (
 
 CREATE INDEX creating_contact ON @creating (destination, contact);
 
--- What people did about new contacts, by day.
+-- The actions of people about new contacts, by day.
 CREATE TABLE @new_contact_days (
     destination text NOT NULL,
     day         bigint NOT NULL,                  -- when it began
@@ -285,7 +286,7 @@ CREATE TABLE @new_contact_days (
     PRIMARY KEY (destination, day)
 );
 
--- Deletions that were delivered. What was accepted up to such a deletion is not replayed.
+-- Deletions that were delivered. Messages that were accepted up to such a deletion are not replayed.
 CREATE TABLE @deletions (
     seq         bigint PRIMARY KEY,
     lane        bigint NOT NULL,
@@ -295,7 +296,7 @@ CREATE TABLE @deletions (
 
 CREATE INDEX deletions_lane ON @deletions (lane, destination, accepted);
 
--- Those among them whose person's contents are still to be erased, and how far that has come.
+-- Delivered deletions whose person's contents are not erased yet, and the progress of the erasure.
 CREATE TABLE @erasures (
     seq            bigint PRIMARY KEY,
     lane           bigint NOT NULL,
@@ -306,7 +307,7 @@ CREATE TABLE @erasures (
 CREATE INDEX erasures_lane ON @erasures (lane, destination, seq);
 
 -- The days of messages that were erased since their partitions were vacuumed. Each erasure adds rows, and each vacuum
--- deletes those that it saw.
+-- deletes the rows that it saw.
 CREATE TABLE @erased_days (
     id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     day integer NOT NULL
@@ -334,7 +335,7 @@ CREATE TABLE @tallies (
     PRIMARY KEY (step, at, stage, destination, source, subscription, reason)
 ) WITH (fillfactor = 50);
 
--- What Loops is known to hold of its contacts.
+-- What is known of the contacts at Loops.
 CREATE TABLE @contacts (
     contact     bigint NOT NULL,                  -- digest of its userId; of its e-mail address if it has none
     email       bigint,                           -- digest of its address, beside a userId
@@ -352,9 +353,9 @@ CREATE TABLE @contacts (
 ALTER TABLE @contacts ALTER COLUMN properties SET STORAGE EXTERNAL;
 
 CREATE INDEX contacts_email ON @contacts (email, destination) WHERE email IS NOT NULL;
--- As small as the number of contacts whose last request is on its way, or was not accepted.
+-- As small as the number of contacts whose last request is being sent, or was not accepted.
 CREATE INDEX contacts_claimed ON @contacts (claimed, destination) WHERE claimed IS NOT NULL;
--- As small as the number of contacts that are not named by their lane.
+-- As small as the number of contacts whose digest is not that of their lane.
 CREATE INDEX contacts_lane ON @contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON @contacts (changed_day);
 
@@ -370,10 +371,10 @@ CREATE TABLE @conflicts (
 );
 
 CREATE INDEX conflicts_person ON @conflicts (person, destination);
--- Those worth showing: whoever changes an address once does not mix anybody up.
+-- The conflicts that are shown: a single change of an address mixes nobody up.
 CREATE INDEX conflicts_shown ON @conflicts (day) WHERE kind = 'user_ids' OR count > 2;
 
--- Receipts of erasures, which outlive what was erased.
+-- Receipts of erasures, which outlive the erased data.
 CREATE TABLE @receipts (
     id           bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     message_hash bigint NOT NULL,                 -- of the deletion
@@ -415,7 +416,7 @@ CREATE TABLE @opt_outs (
 CREATE INDEX opt_outs_person ON @opt_outs (person, destination) WHERE person IS NOT NULL;
 CREATE INDEX opt_outs_email ON @opt_outs (email, destination) WHERE email IS NOT NULL;
 
--- The contact properties, mailing lists and event names of the teams at Loops, as they were read last.
+-- The contact properties, mailing lists and event names of the teams at Loops, as they were last read.
 CREATE TABLE @catalogues (
     destination text PRIMARY KEY,
     account     bigint NOT NULL,                  -- differs between teams at Loops
@@ -423,7 +424,7 @@ CREATE TABLE @catalogues (
     record      text NOT NULL                     -- JSON
 );
 
--- What Loops reported by its webhooks, and what of it is still to be handed on.
+-- The events that Loops reported by its webhooks, and the webhooks that wait to be handed on.
 CREATE TABLE @loops_events (
     id                bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     received_at       bigint NOT NULL,
@@ -451,15 +452,16 @@ CREATE INDEX loops_events_person ON @loops_events (person, at) WHERE person IS N
 CREATE INDEX loops_events_email ON @loops_events (email, at) WHERE email IS NOT NULL;
 CREATE INDEX loops_events_destination ON @loops_events (destination, received_at);
 CREATE INDEX loops_events_received ON @loops_events (received_at);
--- As small as the number of those that wait.
+-- As small as the number of webhooks that wait.
 CREATE INDEX loops_events_forward ON @loops_events (destination, forward_at) WHERE forward_at IS NOT NULL;
 
--- Accepts messages, whose columns are arrays, and returns the indices of those that are duplicates. Returns NULL, and
+-- Accepts messages, whose columns are arrays, and returns the indices of the duplicates among them. Returns NULL, and
 -- does nothing, if a stream of the destinations is missing, or locked by another transaction.
 --
--- One call in place of many statements, each of which would be planned anew: the server keeps the plans of a function
--- for the connection, also behind a pooler. The plans are made for any days, while the tables may still be empty.
--- The name ends with a version: a function that programs of a release call is replaced by one of another name.
+-- One call replaces many statements, each of which would be planned again: the server keeps the plans of a function for
+-- the connection, even behind a pooler. The plans are generic for all days, and made while the tables may still be
+-- empty. The name ends with a version: a function that a release calls is never changed, but replaced by one with
+-- another name.
 CREATE FUNCTION @accept_1(
     now_ms        bigint,                         -- NULL: the clock of the database
     window_ms     bigint,                         -- how long a message id is remembered

@@ -1,6 +1,6 @@
--- The queue: messages, their deliveries, the requests that carry them, the attempts at those, and the
--- leases; and what people ask about them. Every time is in Unix milliseconds, every digest is the first
--- eight bytes of an HMAC with the key of the installation.
+-- The queue: messages, their deliveries, the requests that carry the deliveries, the attempts at the requests, and the
+-- leases, with indexes for the queries of people. Every time is in Unix milliseconds. Every digest is the first eight
+-- bytes of an HMAC with the key of the installation.
 
 -- Single values.
 CREATE TABLE meta (
@@ -40,21 +40,21 @@ CREATE TABLE messages (
     warnings         TEXT                         -- JSON array; NULL when there are none
 );
 
--- Reading in order, the depth, and how many bytes are pending. Partial, so that it is as small as the backlog,
--- not the history.
+-- For reading in order, the depth, and the number of pending bytes. Partial, so that it is as small as the backlog, not
+-- the history.
 CREATE INDEX messages_pending ON messages (destination, class, seq, payload_bytes) WHERE state = 0;
--- Contents to be dropped: failed ones are kept longer, so they are a range of their own.
+-- Contents to drop. Contents of failed messages are kept longer, so they are a range of their own.
 CREATE INDEX messages_contents ON messages (is_failed, done_at) WHERE state = 1 AND has_contents = 1;
--- Records to be deleted.
+-- Records to delete.
 CREATE INDEX messages_done ON messages (done_at) WHERE state = 1;
--- Deletions behind a message: such a message is not replayed. There are few.
+-- Deletions, because a message before one of them is not replayed. There are few.
 CREATE INDEX messages_deletions ON messages (lane, destination, seq) WHERE kind = 'delete';
 -- Lists, newest first: the sequence number follows each column.
 CREATE INDEX messages_event ON messages (event_id) WHERE event_id IS NOT NULL;
 CREATE INDEX messages_failed ON messages (is_failed) WHERE is_failed = 1;
 CREATE INDEX messages_unmatched ON messages (unmatched) WHERE unmatched IS NOT NULL;
 
--- The stamped messages as JSON. Each trace is before its payload, so that it is read without it.
+-- The stamped messages as JSON. The trace precedes the payload, so that it can be read without it.
 CREATE TABLE payloads (
     seq     INTEGER PRIMARY KEY NOT NULL,
     trace   BLOB,                                 -- in which it was accepted; NULL: it is not traced
@@ -81,8 +81,8 @@ CREATE TRIGGER messages_deleted AFTER DELETE ON messages BEGIN
     DELETE FROM payloads WHERE seq = old.seq;
 END;
 
--- The messages that were received in a minute lie between these two, unless they were replayed: then
--- `replays.first_seq` does. Others may lie there as well, after the clock was set back.
+-- The messages that were received in a minute lie between these two numbers. For a replayed message,
+-- `replays.first_seq` does. After the clock was set back, other messages may lie there as well.
 CREATE TABLE minutes (
     minute    INTEGER PRIMARY KEY NOT NULL,       -- since the epoch
     first_seq INTEGER NOT NULL,
@@ -133,7 +133,7 @@ CREATE TABLE requests (
 
 CREATE INDEX requests_merged_into ON requests (merged_into) WHERE merged_into IS NOT NULL;
 
--- The fate of one message under one subscription. Several may name one request.
+-- The delivery of one message under one subscription. Several deliveries may have the same request.
 CREATE TABLE deliveries (
     id            INTEGER PRIMARY KEY,
     seq           INTEGER NOT NULL REFERENCES messages (seq),
@@ -171,11 +171,11 @@ CREATE TABLE attempts (
     excerpt     TEXT NOT NULL
 );
 
--- The attempts of a request, in order. Unique, so that a settlement that is repeated because its first answer
--- was lost counts once.
+-- The attempts of a request, in order. Unique, so that a settlement that is repeated because its first response was
+-- lost counts once.
 CREATE UNIQUE INDEX attempts_request ON attempts (request_id, number);
 
--- Who may deliver. The row stays when a lease ends, so that its token keeps growing.
+-- The leases. A row stays when its lease ends, so that the token keeps growing.
 CREATE TABLE leases (
     destination TEXT PRIMARY KEY NOT NULL,
     holder      TEXT NOT NULL,
@@ -184,7 +184,7 @@ CREATE TABLE leases (
     expires_at  INTEGER NOT NULL
 );
 
--- The processes that run, or did not end in order.
+-- The processes that run, or did not end cleanly.
 CREATE TABLE replicas (
     name         TEXT PRIMARY KEY NOT NULL,       -- as the holder of leases
     host         TEXT NOT NULL,
@@ -194,7 +194,7 @@ CREATE TABLE replicas (
     status       TEXT NOT NULL                    -- JSON: what it reported then
 );
 
--- What people did, for as long as records are kept. Numbers are not given twice.
+-- The actions of people, for as long as records are kept. Numbers are not used twice.
 CREATE TABLE audit (
     id        INTEGER PRIMARY KEY AUTOINCREMENT,
     at        INTEGER NOT NULL,
@@ -219,7 +219,7 @@ CREATE TABLE replays (
 -- The order of acceptance of messages that were replayed.
 CREATE INDEX replays_first_seq ON replays (first_seq);
 
--- Events that Loops refused and that are replayed if their contact appears.
+-- Events that Loops refused, and that are replayed if their contact appears.
 CREATE TABLE awaiting (
     seq          INTEGER NOT NULL,                -- of the message
     subscription TEXT NOT NULL,
@@ -234,7 +234,8 @@ CREATE INDEX awaiting_lane ON awaiting (lane, destination);
 CREATE INDEX awaiting_due ON awaiting (seq) WHERE is_due = 1;
 CREATE INDEX awaiting_until ON awaiting (until);
 
--- Messages that are held: they are not planned, and their lanes wait. No longer once they are planned or have ended.
+-- Messages that are held: they are not planned, and their lanes wait. The row is deleted once the message is planned or
+-- has ended.
 CREATE TABLE held (
     seq         INTEGER PRIMARY KEY NOT NULL,     -- of the message
     destination TEXT NOT NULL,
@@ -252,7 +253,7 @@ CREATE INDEX held_lane ON held (lane, destination, seq);
 CREATE INDEX held_contact ON held (contact, destination);
 CREATE INDEX held_email ON held (email, destination) WHERE email IS NOT NULL;
 
--- The contacts that frozen requests may create, by message. Only while there is a cap on them.
+-- The contacts that frozen requests may create, by message. Filled only while there is a cap on new contacts.
 CREATE TABLE creating (
     seq         INTEGER NOT NULL,                 -- of the message
     contact     INTEGER NOT NULL,                 -- as in `contacts`
@@ -272,7 +273,7 @@ CREATE TRIGGER messages_ended AFTER UPDATE OF state ON messages WHEN new.state =
     DELETE FROM creating WHERE seq = new.seq;
 END;
 
--- What people did about new contacts, by day.
+-- The actions of people about new contacts, by day.
 CREATE TABLE new_contact_days (
     destination TEXT NOT NULL,
     day         INTEGER NOT NULL,                 -- when it began
@@ -281,7 +282,7 @@ CREATE TABLE new_contact_days (
     PRIMARY KEY (destination, day)
 ) WITHOUT ROWID;
 
--- Deletions that were delivered. What was accepted up to such a deletion is not replayed.
+-- Deletions that were delivered. Messages that were accepted up to such a deletion are not replayed.
 CREATE TABLE deletions (
     seq         INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),
     lane        INTEGER NOT NULL,
@@ -291,13 +292,13 @@ CREATE TABLE deletions (
 
 CREATE INDEX deletions_lane ON deletions (lane, destination, accepted);
 
--- Those among them whose person's contents are still to be erased, and how far that has come.
+-- Delivered deletions whose person's contents are not erased yet, and the progress of the erasure.
 CREATE TABLE erasures (
     seq            INTEGER PRIMARY KEY NOT NULL REFERENCES messages (seq),
     erased_through INTEGER NOT NULL DEFAULT 0
 );
 
--- What Loops is known to hold of its contacts.
+-- What is known of the contacts at Loops.
 CREATE TABLE contacts (
     id          INTEGER PRIMARY KEY NOT NULL,
     destination TEXT NOT NULL,
@@ -315,9 +316,9 @@ CREATE TABLE contacts (
 
 CREATE UNIQUE INDEX contacts_contact ON contacts (destination, contact);
 CREATE INDEX contacts_email ON contacts (email, destination) WHERE email IS NOT NULL;
--- As small as the number of contacts whose last request is on its way, or was not accepted.
+-- As small as the number of contacts whose last request is being sent, or was not accepted.
 CREATE INDEX contacts_claimed ON contacts (claimed, destination) WHERE claimed IS NOT NULL;
--- As small as the number of contacts that are not named by their lane.
+-- As small as the number of contacts whose digest is not that of their lane.
 CREATE INDEX contacts_lane ON contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON contacts (changed_day);
 
@@ -333,10 +334,10 @@ CREATE TABLE conflicts (
 ) WITHOUT ROWID;
 
 CREATE INDEX conflicts_person ON conflicts (person, destination);
--- Those worth showing: whoever changes an address once does not mix anybody up.
+-- The conflicts that are shown: a single change of an address mixes nobody up.
 CREATE INDEX conflicts_shown ON conflicts (day) WHERE kind = 'user_ids' OR count > 2;
 
--- Receipts of erasures, which outlive what was erased.
+-- Receipts of erasures, which outlive the erased data.
 CREATE TABLE receipts (
     id           INTEGER PRIMARY KEY AUTOINCREMENT,
     receipt      TEXT NOT NULL UNIQUE,         -- its id, random
@@ -377,7 +378,7 @@ CREATE TABLE opt_outs (
 CREATE INDEX opt_outs_person ON opt_outs (person, destination) WHERE person IS NOT NULL;
 CREATE INDEX opt_outs_email ON opt_outs (email, destination) WHERE email IS NOT NULL;
 
--- The contact properties, mailing lists and event names of the teams at Loops, as they were read last.
+-- The contact properties, mailing lists and event names of the teams at Loops, as they were last read.
 CREATE TABLE catalogues (
     destination TEXT PRIMARY KEY NOT NULL,
     account     INTEGER NOT NULL,                 -- differs between teams at Loops
@@ -385,7 +386,7 @@ CREATE TABLE catalogues (
     record      TEXT NOT NULL                     -- JSON
 );
 
--- What Loops reported by its webhooks, and what of it is still to be handed on.
+-- The events that Loops reported by its webhooks, and the webhooks that wait to be handed on.
 CREATE TABLE loops_events (
     id                INTEGER PRIMARY KEY NOT NULL,
     destination       TEXT NOT NULL,
@@ -412,9 +413,9 @@ CREATE UNIQUE INDEX loops_events_webhook ON loops_events (destination, webhook_i
 CREATE INDEX loops_events_person ON loops_events (person, at) WHERE person IS NOT NULL;
 CREATE INDEX loops_events_email ON loops_events (email, at) WHERE email IS NOT NULL;
 CREATE INDEX loops_events_destination ON loops_events (destination, received_at);
--- Records to be deleted.
+-- Records to delete.
 CREATE INDEX loops_events_received ON loops_events (received_at);
--- As small as the number of those that wait.
+-- As small as the number of webhooks that wait.
 CREATE INDEX loops_events_forward ON loops_events (destination, forward_at, forward_bytes)
     WHERE forward_at IS NOT NULL;
 CREATE INDEX loops_events_forward_received ON loops_events (received_at) WHERE forward_at IS NOT NULL;

@@ -1,9 +1,12 @@
-//! Runs the parts of an [`App`] until one of them ends or the process must stop, and then closes them in order.
+//! Runs an [`App`]: it starts its tasks, waits until one of them ends or the process must stop, and then closes
+//! everything in order.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -14,7 +17,7 @@ use super::{App, Served, catalogues, chores, vitals};
 use crate::delivery::Stop;
 use crate::http::server::{self, ServerLimits};
 use crate::queue::{Depth, Store, Unavailable};
-use crate::telemetry;
+use crate::telemetry::{self, Traces};
 
 /// The part of the grace time that senders have at most. Requests to Loops go on in the meantime.
 const SENDERS_PART: u32 = 2;
@@ -30,122 +33,193 @@ impl App {
     /// Stops by itself, with an error, when a part that must keep running has ended. A supervisor then restarts the
     /// process, which is better than going on with a part missing.
     pub async fn run(self, stop: CancellationToken) -> Result<u64, AppError> {
+        let (grace, store) = (self.grace, Arc::clone(&self.store));
+        let (serving, mut running) = self.spawn().await;
+        let mut server = std::pin::pin!(serving.serve(&stop, grace));
+        let (deadline, ended) = tokio::select! {
+            biased;
+            ended = running.ended() => {
+                error!(error = %telemetry::chain(&ended), "cannot go on: stopping");
+                stop.cancel();
+                (server.await, Some(ended))
+            }
+            deadline = &mut server => (deadline, None),
+        };
+        // Delivery stops only now, so that messages accepted while the server closed may still be sent.
+        let pending = running.close(deadline, grace).await;
+        info!(pending, "stopped");
+        match (ended, why_ended(&*store).await) {
+            (Some(error), _) => Err(error),
+            // The cause was found while closing.
+            (None, Some(why)) => Err(AppError::StoreEnded(why)),
+            (None, None) => Ok(pending),
+        }
+    }
+
+    /// Starts all tasks but the servers.
+    async fn spawn(self) -> (Serving, Running) {
+        let Self { store, clock, .. } = self;
         let deliver = Stop::default();
         let names: Vec<String> = self.engines.iter().map(|(name, _)| name.clone()).collect();
-        chores::warn_of_orphans(&*self.store, &names).await;
+        chores::warn_of_orphans(&*store, &names).await;
         // It must be asked before anything new is written.
-        let purge_after = chores::purge_after(&*self.store, &self.clock).await;
+        let purge_after = chores::purge_after(&*store, &clock).await;
         let mut engines = JoinSet::new();
         for (_, engine) in self.engines {
             engines.spawn(engine.run(deliver.clone()));
         }
-        let mut chores = JoinSet::new();
-        chores.spawn(chores::purge(self.store.clone(), Arc::clone(&self.clock), purge_after));
-        let name = self.reporter.process.name.clone();
-        let stopping = self.reporter.process.stopping.clone();
+        let process = &self.reporter.process;
+        let (name, stopping) = (process.name.clone(), process.stopping.clone());
+        let mut chores = Chores::default();
+        chores.spawn("purge", chores::purge(store.clone(), Arc::clone(&clock), purge_after));
         let (ready, is_ready) = watch::channel(true);
         if let Some(sender) = self.alerts {
             let lookout = Lookout {
                 sender,
-                store: self.store.clone(),
+                store: store.clone(),
                 board: self.reporter.board.clone(),
                 reloader: Arc::clone(&self.reloader),
-                clock: Arc::clone(&self.clock),
-                host: self.reporter.process.host.clone(),
-                started_at: self.reporter.process.started_at,
+                clock: Arc::clone(&clock),
+                host: process.host.clone(),
+                started_at: process.started_at,
                 is_ready,
             };
-            chores.spawn(lookout.run());
+            chores.spawn("alerts", lookout.run());
         }
-        chores.spawn(chores::check_in(self.store.clone(), Arc::clone(&self.clock), self.reporter));
-        chores.spawn(chores::watch_clock(Arc::clone(&self.clock)));
-        chores.spawn(chores::erase(self.store.clone(), Arc::clone(&self.clock), names.clone()));
-        chores.spawn(chores::revive(self.store.clone(), Arc::clone(&self.clock)));
+        let check_in = chores::check_in(store.clone(), Arc::clone(&clock), self.reporter);
+        chores.spawn("check-in", check_in);
+        chores.spawn("clock", chores::watch_clock(Arc::clone(&clock)));
+        let erase = chores::erase(store.clone(), Arc::clone(&clock), names.clone());
+        chores.spawn("erasure", erase);
+        chores.spawn("events that await a contact", chores::revive(store.clone(), clock.clone()));
         for forwarder in self.forwarders {
-            chores.spawn(forwarder.run());
+            chores.spawn("forwarded webhooks", forwarder.run());
         }
-        let clock = Arc::clone(&self.clock);
-        chores.spawn(catalogues::follow(self.store.clone(), clock, self.shelves));
-        chores.spawn(chores::watch_store(self.store.clone(), ready));
-        chores.spawn(chores::upkeep(self.outlets.metrics));
-        chores.spawn(async { match vitals::measure().await {} });
-        chores.spawn(chores::reload_on_hangup(self.hangups, self.reloader));
+        chores.spawn("catalogues", catalogues::follow(store.clone(), clock, self.shelves));
+        chores.spawn("readiness", chores::watch_store(store.clone(), ready));
+        chores.spawn("metrics", chores::upkeep(self.outlets.metrics));
+        chores.spawn("vitals", async { match vitals::measure().await {} });
+        chores.spawn("reload", chores::reload_on_hangup(self.hangups, self.reloader));
+        let Self { public, admin, limits, .. } = self;
+        let traces = self.outlets.traces;
+        (
+            Serving { public, admin, limits, stopping },
+            Running { store, process: name, destinations: names, traces, deliver, engines, chores },
+        )
+    }
+}
+
+/// The servers, before they run.
+struct Serving {
+    public: Served,
+    admin: Option<Served>,
+    limits: ServerLimits,
+    /// Cancelled when the process begins to stop.
+    stopping: CancellationToken,
+}
+
+impl Serving {
+    /// Serves until `stop` is cancelled and all requests are answered. Returns the end of the grace time.
+    async fn serve(self, stop: &CancellationToken, grace: Duration) -> Instant {
         let serve = |served: Served, listener| {
             let limits = ServerLimits { listener, ..self.limits.clone() };
-            let grace = self.grace / SENDERS_PART;
-            server::serve(served.listener, served.front, limits, stop.clone(), grace)
+            server::serve(served.listener, served.front, limits, stop.clone(), grace / SENDERS_PART)
         };
         let public = serve(self.public, "public");
         let admin = self.admin.map(|admin| serve(admin, "admin"));
-        let mut server = std::pin::pin!(async {
-            let admin = async {
-                if let Some(admin) = admin {
-                    admin.await;
-                }
-            };
-            let deadline = async {
-                stop.cancelled().await;
-                stopping.cancel();
-                Instant::now() + self.grace
-            };
-            tokio::join!(public, admin, deadline).2
-        });
-        let broken_off = |part| AppError::BrokenOff { part };
-        let (deadline, ended) = tokio::select! {
-            // When the store ends, the engines end too, so the store is polled first.
-            biased;
-            why = self.store.ended() => (None, Some(match why {
-                Some(why) => AppError::StoreEnded(why),
-                None => broken_off("the writer of the database"),
-            })),
-            Some(_) = engines.join_next() => (None, Some(broken_off("delivery"))),
-            Some(_) = chores.join_next() => (None, Some(broken_off("a background task"))),
-            deadline = &mut server => (Some(deadline), None),
-        };
-        // The store may have ended since it was last checked.
-        let ended = match (ended, why_ended(&*self.store).await) {
-            (Some(AppError::BrokenOff { .. }), Some(why)) => Some(AppError::StoreEnded(why)),
-            (ended, _) => ended,
-        };
-        let deadline = match deadline {
-            Some(deadline) => deadline,
-            None => {
-                if let Some(ended) = &ended {
-                    error!(error = %telemetry::chain(ended), "cannot go on: stopping");
-                }
-                stop.cancel();
-                server.await
+        let admin = async {
+            if let Some(admin) = admin {
+                admin.await;
             }
         };
-        // Delivery stops only now, so that messages accepted while the server closed may still be sent.
-        deliver.by(deadline - self.grace / CLOSING_PART);
+        let deadline = async {
+            stop.cancelled().await;
+            self.stopping.cancel();
+            Instant::now() + grace
+        };
+        tokio::join!(public, admin, deadline).2
+    }
+}
+
+/// The tasks that run until the process stops.
+struct Running {
+    store: Arc<dyn Store>,
+    /// The name of the process.
+    process: String,
+    destinations: Vec<String>,
+    traces: Traces,
+    deliver: Stop,
+    engines: JoinSet<()>,
+    chores: Chores,
+}
+
+impl Running {
+    /// Waits until the store or a task has ended, and returns why.
+    async fn ended(&mut self) -> AppError {
+        let part = tokio::select! {
+            // When the store ends, the tasks end too, so the store is polled first.
+            biased;
+            why = self.store.ended() => match why {
+                Some(why) => return AppError::StoreEnded(why),
+                None => "the writer of the database",
+            },
+            Some(_) = self.engines.join_next() => "delivery",
+            part = self.chores.ended() => part,
+        };
+        // The store may have ended since it was polled.
+        match why_ended(&*self.store).await {
+            Some(why) => AppError::StoreEnded(why),
+            None => AppError::BrokenOff { part },
+        }
+    }
+
+    /// Ends delivery, then the other tasks, and closes the store. Returns the number of pending messages.
+    async fn close(mut self, deadline: Instant, grace: Duration) -> u64 {
+        self.deliver.by(deadline - grace / CLOSING_PART);
         let mut pending = 0;
         let close = async {
-            while engines.join_next().await.is_some() {}
-            chores.shutdown().await;
+            while self.engines.join_next().await.is_some() {}
+            self.chores.tasks.shutdown().await;
             // If it fails, the process stays listed for a day, as one that has not been seen since.
-            let _ = self.store.check_out(&name).await;
-            for name in &names {
+            let _ = self.store.check_out(&self.process).await;
+            for name in &self.destinations {
                 pending += self.store.depth(name).await.map_or(0, |depth: Depth| depth.messages);
             }
             // A collector that does not respond must not keep the database open.
-            let traces = self.outlets.traces;
             let within = deadline.saturating_duration_since(Instant::now()) / 2;
-            let within = within.min(self.grace / CLOSING_PART);
-            let exported = tokio::task::spawn_blocking(move || traces.shutdown(within));
+            let within = within.min(grace / CLOSING_PART);
+            let exported = tokio::task::spawn_blocking(move || self.traces.shutdown(within));
             self.store.close().await;
             let _ = exported.await;
         };
         if timeout_at(deadline, close).await.is_err() {
             warn!("the grace time ended before the database was closed");
         }
-        info!(pending, "stopped");
-        match (ended, why_ended(&*self.store).await) {
-            (Some(error), _) => Err(error),
-            // The cause was found while closing.
-            (None, Some(why)) => Err(AppError::StoreEnded(why)),
-            (None, None) => Ok(pending),
-        }
+        pending
+    }
+}
+
+/// The tasks beside delivery, and what each of them does.
+#[derive(Default)]
+struct Chores {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Chores {
+    fn spawn(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let id = self.tasks.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits until a task has ended, and returns its name.
+    async fn ended(&mut self) -> &'static str {
+        let id = match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => id,
+            Some(Err(panicked)) => panicked.id(),
+            None => return std::future::pending().await,
+        };
+        self.names.get(&id).copied().unwrap_or("a background task")
     }
 }
 
@@ -199,6 +273,14 @@ mod tests {
         app.store.close().await;
         let ended = app.run(CancellationToken::new()).await;
         assert!(matches!(ended, Err(AppError::BrokenOff { .. })), "{ended:?}");
+    }
+
+    #[tokio::test]
+    async fn names_the_task_that_ended() {
+        let mut chores = Chores::default();
+        chores.spawn("sound", std::future::pending());
+        chores.spawn("broken", async { panic!("a bug") });
+        assert_eq!(chores.ended().await, "broken");
     }
 
     #[tokio::test(flavor = "multi_thread")]

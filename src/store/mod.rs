@@ -12,6 +12,7 @@ mod groups;
 mod meters;
 mod moving;
 mod new_contacts;
+mod order;
 mod postgres;
 mod receipts;
 #[cfg(test)]

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::queue::{Consequence, DeliveryState};
+
 /// Returns the stored form of a time.
 pub(super) fn to_ms(at: Timestamp) -> i64 {
     at.as_millisecond()
@@ -27,4 +29,19 @@ pub(super) fn to_json(warnings: &[String]) -> Option<String> {
 /// Reads a stored count as 32 bits. A value out of range becomes the maximum.
 pub(super) fn count(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Returns the state of a request that ended, or goes on, in this way.
+pub(super) fn request_state(consequence: &Consequence) -> &'static str {
+    match consequence {
+        Consequence::Delivered => DeliveryState::Delivered.as_str(),
+        Consequence::Shadowed => DeliveryState::Shadowed.as_str(),
+        Consequence::Failed(_) => DeliveryState::Failed.as_str(),
+        Consequence::TakenApart | Consequence::EventDelivered | Consequence::EventFailed(_) => {
+            "taken_apart"
+        }
+        Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
+            DeliveryState::Pending.as_str()
+        }
+    }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::connection::{ANSWER_TIMEOUT, Connection, Connections, Pooled};
@@ -17,9 +16,9 @@ use super::numbers::{self, STREAMS_MAX, Stream};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_json, to_ms};
 use super::{Fault, Time, partitions, startup};
-use crate::queue::{Accepted, Committed, NewMessage};
-use crate::store::backlog::Admitted;
+use crate::queue::{Accepted, NewMessage};
 use crate::store::meters::Meters;
+use crate::store::order::AcceptOrder;
 
 /// $1 destinations. From here to the commit, no other transaction numbers messages of these destinations. All
 /// transactions lock streams in the same order, so that they cannot deadlock.
@@ -62,23 +61,12 @@ pub(super) const SLACK_MS: i64 = 60_000;
 /// How far the clocks of the database and of a process may differ before a duplicate is missed.
 const SKEW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Messages to be accepted.
-#[derive(Debug)]
-pub(super) struct AcceptOrder {
-    pub(super) messages: Vec<NewMessage>,
-    pub(super) queued_at: Instant,
-    pub(super) reply: oneshot::Sender<Result<Committed, Fault>>,
-    /// The permits of the writer's queue, released when the order is dropped.
-    pub(super) permits: [OwnedSemaphorePermit; 2],
-    pub(super) admitted: Admitted,
-}
-
 /// The task that accepts messages. It has its own connection.
 pub(super) struct Writer {
     pub(super) connections: Connections,
     pub(super) duplicate_window: Duration,
     pub(super) time: Time,
-    pub(super) orders: UnboundedReceiver<AcceptOrder>,
+    pub(super) orders: UnboundedReceiver<AcceptOrder<Fault>>,
     pub(super) hints: Arc<Hints>,
     pub(super) closing: CancellationToken,
     /// Cancels a token when the task ends, for whatever reason.
@@ -142,15 +130,15 @@ impl Writer {
 
 /// The waiting calls.
 struct Queue {
-    orders: UnboundedReceiver<AcceptOrder>,
+    orders: UnboundedReceiver<AcceptOrder<Fault>>,
     /// The first of them, once it has been taken from the channel.
-    next: Option<AcceptOrder>,
+    next: Option<AcceptOrder<Fault>>,
 }
 
 /// Calls that are written in one transaction.
 #[derive(Default)]
 struct Group {
-    orders: Vec<AcceptOrder>,
+    orders: Vec<AcceptOrder<Fault>>,
     messages: usize,
     bytes: usize,
     /// When its transaction began; `None` before that.
@@ -159,7 +147,7 @@ struct Group {
 
 impl Group {
     /// Takes waiting calls, as long as they fit and meet a condition.
-    fn fill(&mut self, queue: &mut Queue, mut takes: impl FnMut(&AcceptOrder) -> bool) {
+    fn fill(&mut self, queue: &mut Queue, mut takes: impl FnMut(&AcceptOrder<Fault>) -> bool) {
         while let Some(order) = queue.next.take().or_else(|| queue.orders.try_recv().ok()) {
             let messages = self.messages + order.messages.len();
             let bytes = order.messages.iter().map(|message| message.payload.len()).sum::<usize>();
@@ -501,19 +489,11 @@ fn answer(group: Group, committed: Result<Vec<Vec<Accepted>>, Fault>, hints: &Hi
     }
     let (group_messages, began_at) = (group.messages().count(), group.began_at);
     let mut accepted = committed.map(Vec::into_iter);
-    for AcceptOrder { reply, permits, admitted, queued_at, .. } in group.orders {
-        let waited = began_at.map(|began_at| began_at.saturating_duration_since(queued_at));
-        let waited = waited.unwrap_or_default();
-        let answer = match &mut accepted {
-            Ok(accepted) => accepted
-                .next()
-                .map(|accepted| Committed { accepted, group_messages, waited })
-                .ok_or(Fault::Closed),
+    for order in group.orders {
+        let outcome = match &mut accepted {
+            Ok(accepted) => accepted.next().ok_or(Fault::Closed),
             Err(fault) => Err(fault.clone()),
         };
-        // Release the permits before replying.
-        drop((permits, admitted));
-        // The caller may be gone; the writes stay.
-        let _ = reply.send(answer);
+        order.answer(outcome, began_at, group_messages);
     }
 }

@@ -72,10 +72,10 @@ use crate::queue::{
 use crate::segment::{Digests, LaneKey, PersonDigest};
 use crate::store::Schema;
 use crate::store::backlog::{Backlog, Pending, Size};
+use crate::store::order::AcceptOrder;
 use crate::store::room::Room;
 use crate::telemetry::TraceContext;
 
-use accept::AcceptOrder;
 use catalogue::KeepCatalogue;
 use connection::{Connection, Connections, Connector, Manner, address};
 use error::{Fault, OpenError};
@@ -223,7 +223,7 @@ pub(super) struct PostgresStore {
     /// for them.
     lookups: Connections,
     leasing: Connections,
-    accepting: UnboundedSender<AcceptOrder>,
+    accepting: UnboundedSender<AcceptOrder<Fault>>,
     stepping: UnboundedSender<Box<dyn AnyStep>>,
     /// Permits for steps that wait for their task.
     steps: Arc<Semaphore>,

@@ -11,7 +11,7 @@ use super::Fault;
 use crate::action::Endpoint;
 use crate::queue::{Class, FrozenRequest, Head, Job, Replay, RequestId, Seq};
 use crate::segment::LaneKey;
-pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_ms};
+pub(super) use crate::store::values::{count, duration_ms, from_ms, request_state, to_json, to_ms};
 
 /// Returns the value of a column.
 pub(super) fn get<'a, T: FromSql<'a>>(row: &'a Row, column: usize) -> Result<T, Fault> {

@@ -9,7 +9,7 @@ use super::connection::Connection;
 use super::freeze::{GONE, NO_LONGER_PENDING, Outcomes};
 use super::lease::{Fenced, is_in_force};
 use super::params::{Array, params, text};
-use super::rows::{duration_ms, get, to_ms};
+use super::rows::{duration_ms, get, request_state, to_ms};
 use super::steps::{Effects, Step};
 use super::{Fault, awaiting, contacts, receipts};
 use crate::action::{ActionKind, Endpoint};
@@ -147,7 +147,7 @@ impl Settle {
     /// Whether this settlement was written before and left the request in this state.
     async fn is_known(&self, transaction: &Connection, state: &str) -> Result<bool, Fault> {
         let Some(attempt) = &self.settlement.attempt else {
-            return Ok(state == self.state());
+            return Ok(state == request_state(&self.settlement.consequence));
         };
         let number = i32::try_from(attempt.number).unwrap_or(i32::MAX);
         let params = params![self.settlement.request.0, number];
@@ -177,7 +177,7 @@ impl Settle {
             Some(attempt) => record(transaction, self.settlement.request, attempt).await?,
             None => 0,
         };
-        let state = self.state();
+        let state = request_state(&self.settlement.consequence);
         let params = params![request.id, state, recorded, started_at, next_attempt_at, is_held];
         if transaction.execute(SETTLE_REQUEST, params).await? != 1 {
             return Err(GONE);
@@ -266,21 +266,6 @@ impl Settle {
         reschedule(transaction, request).await
     }
 
-    /// Returns the request's state afterwards.
-    fn state(&self) -> &'static str {
-        match self.settlement.consequence {
-            Consequence::Delivered => DeliveryState::Delivered.as_str(),
-            Consequence::Shadowed => DeliveryState::Shadowed.as_str(),
-            Consequence::Failed(_) => DeliveryState::Failed.as_str(),
-            Consequence::TakenApart | Consequence::EventDelivered | Consequence::EventFailed(_) => {
-                "taken_apart"
-            }
-            Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
-                DeliveryState::Pending.as_str()
-            }
-        }
-    }
-
     /// Ends the deliveries of the request, and the messages that have no other.
     async fn end(
         &self,
@@ -293,7 +278,7 @@ impl Settle {
         let reason = failure.map(|failure| failure.reason.as_str());
         let detail = failure.map(|failure| text(&failure.detail));
         let (id, seqs) = (request.id, &request.seqs);
-        let (state, ended_at) = (self.state(), to_ms(now));
+        let (state, ended_at) = (request_state(&self.settlement.consequence), to_ms(now));
         let params = params![id, *seqs, state, ended_at, reason, detail];
         let ended = transaction.query(SETTLE_DELIVERIES, params).await?;
         if ended.is_empty() {

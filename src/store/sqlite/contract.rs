@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use super::catalogue::KeepCatalogue;
 use super::erase::Erase;
 use super::freeze::Freeze;
-use super::group::{AcceptOrder, Order};
+use super::group::Order;
 use super::health::Next;
 use super::lease::Release;
 use super::list::Sought;
@@ -37,6 +37,7 @@ use crate::queue::{
 };
 use crate::segment::{Digests, LaneKey, MessageHash, PersonDigest};
 use crate::store::backlog::Size;
+use crate::store::order::AcceptOrder;
 use crate::store::replay::{MESSAGES_MAX, Part, Requeue, replay as replay_found};
 use crate::telemetry::TraceContext;
 

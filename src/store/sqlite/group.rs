@@ -12,8 +12,8 @@ use super::error::Fault;
 use super::open::check_schema;
 use super::recent::{Known, Row, Slice, Wanted};
 use super::tally;
-use crate::queue::{Accepted, Committed, NewMessage};
-use crate::store::backlog::Admitted;
+use crate::queue::{Accepted, NewMessage};
+use crate::store::order::AcceptOrder;
 use crate::store::tally::Tallies;
 
 /// Estimates for the size of a group: the bytes of a step, and of a message in addition to its payload.
@@ -22,21 +22,10 @@ const MESSAGE_BYTES: u64 = 512;
 
 /// Something to write, or to look up in the writer's memory.
 pub(super) enum Order {
-    Accept(AcceptOrder),
+    Accept(AcceptOrder<Fault>),
     Find(Wanted, oneshot::Sender<Known>),
     Step(Box<dyn AnyStep>),
     Close(oneshot::Sender<()>),
-}
-
-/// Messages to be accepted.
-#[derive(Debug)]
-pub(super) struct AcceptOrder {
-    pub(super) messages: Vec<NewMessage>,
-    pub(super) queued_at: Instant,
-    pub(super) reply: oneshot::Sender<Result<Committed, Fault>>,
-    /// The permits of the writer's queue, released when the order is dropped.
-    pub(super) permits: [OwnedSemaphorePermit; 2],
-    pub(super) admitted: Admitted,
 }
 
 /// Writes that belong together. A step shares its transaction with others, and may run again after a rollback.
@@ -104,7 +93,7 @@ impl<S: Step> AnyStep for StepOrder<S> {
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) steps: Vec<Box<dyn AnyStep>>,
-    pub(super) accepts: Vec<AcceptOrder>,
+    pub(super) accepts: Vec<AcceptOrder<Fault>>,
     /// When its transaction began; `None` before that.
     pub(super) began_at: Option<Instant>,
 }
@@ -154,19 +143,12 @@ impl Group {
             step.answer(of_steps.clone());
         }
         let mut accepted = committed.map(Vec::into_iter);
-        for AcceptOrder { reply, permits, admitted, queued_at, .. } in self.accepts {
-            let waited = began_at.map(|began_at| began_at.saturating_duration_since(queued_at));
-            let waited = waited.unwrap_or_default();
-            let answer = match &mut accepted {
-                Ok(accepted) => accepted
-                    .next()
-                    .map(|accepted| Committed { accepted, group_messages, waited })
-                    .ok_or(Fault::Closed),
+        for order in self.accepts {
+            let outcome = match &mut accepted {
+                Ok(accepted) => accepted.next().ok_or(Fault::Closed),
                 Err(fault) => Err(fault.clone()),
             };
-            // Release the permits before replying.
-            drop((permits, admitted));
-            let _ = reply.send(answer);
+            order.answer(outcome, began_at, group_messages);
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::queue::{
     MessageRecord, Replay, RequestId, RequestRecord, Seq,
 };
 use crate::segment::{LaneKey, MessageType, RequestDigest};
-pub(super) use crate::store::values::{count, duration_ms, from_ms, to_json, to_ms};
+pub(super) use crate::store::values::{count, duration_ms, from_ms, request_state, to_json, to_ms};
 
 /// The columns that [`message`] reads: of a message `m`, its replay `p` and the name `n` of its event.
 macro_rules! message_columns {

@@ -8,7 +8,7 @@ use super::freeze::GONE;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::receipts;
-use super::rows::{duration_ms, to_ms};
+use super::rows::{duration_ms, request_state, to_ms};
 use super::{awaiting, contacts};
 use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
@@ -128,7 +128,7 @@ impl Settle {
     /// Whether this settlement was written before and left the request in this state.
     fn is_known(&self, transaction: &Connection, state: &str) -> Result<bool, Fault> {
         let Some(attempt) = &self.settlement.attempt else {
-            return Ok(state == self.state());
+            return Ok(state == request_state(&self.settlement.consequence));
         };
         let mut known = transaction.prepare_cached(ATTEMPT_KNOWN)?;
         Ok(known.exists(params![self.settlement.request.0, attempt.number])?)
@@ -152,7 +152,7 @@ impl Settle {
         };
         let settled = transaction.prepare_cached(SETTLE_REQUEST)?.execute(params![
             request.0,
-            self.state(),
+            request_state(&self.settlement.consequence),
             recorded,
             started_at.map(to_ms),
             next_attempt_at,
@@ -226,21 +226,6 @@ impl Settle {
         Ok(())
     }
 
-    /// Returns the request's state afterwards.
-    fn state(&self) -> &'static str {
-        match self.settlement.consequence {
-            Consequence::Delivered => DeliveryState::Delivered.as_str(),
-            Consequence::Shadowed => DeliveryState::Shadowed.as_str(),
-            Consequence::Failed(_) => DeliveryState::Failed.as_str(),
-            Consequence::TakenApart | Consequence::EventDelivered | Consequence::EventFailed(_) => {
-                "taken_apart"
-            }
-            Consequence::Begin | Consequence::Retry(_) | Consequence::Hold { .. } => {
-                DeliveryState::Pending.as_str()
-            }
-        }
-    }
-
     /// Ends the deliveries of the request, and the messages that have no other.
     fn end(
         &self,
@@ -276,7 +261,13 @@ impl Settle {
             (None, _) => Stage::DeliveryDelivered,
         };
         let mut statement = transaction.prepare_cached(SETTLE_DELIVERIES)?;
-        let parameters = params![request.0, self.state(), to_ms(*now), reason, detail];
+        let parameters = params![
+            request.0,
+            request_state(&self.settlement.consequence),
+            to_ms(*now),
+            reason,
+            detail
+        ];
         let mut ended = statement.query(parameters)?;
         let mut is_any = false;
         while let Some(row) = ended.next()? {

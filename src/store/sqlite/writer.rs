@@ -16,10 +16,11 @@ use tokio_util::sync::CancellationToken;
 use super::accept::Memory;
 use super::connection::WriterConnection;
 use super::error::{Fault, advice};
-use super::group::{AcceptOrder, AnyStep, Group, Order, Written, transact};
+use super::group::{AnyStep, Group, Order, Written, transact};
 use super::health::{Health, Remedy};
 use crate::queue::Accepted;
 use crate::store::meters::Meters;
+use crate::store::order::AcceptOrder;
 use crate::telemetry;
 
 /// Limits of one group. They limit how long a transaction holds the lock, and how long the first order of a group waits
@@ -47,7 +48,7 @@ pub(super) struct Writer {
 #[derive(Default)]
 struct Waiting {
     steps: VecDeque<Box<dyn AnyStep>>,
-    accepts: VecDeque<AcceptOrder>,
+    accepts: VecDeque<AcceptOrder<Fault>>,
     /// Set once the store is being closed. The writer takes no later order.
     closing: Option<oneshot::Sender<()>>,
 }

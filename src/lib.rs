@@ -6,7 +6,8 @@
 //! share, [`js`] the values that messages are made of, with JavaScript's rules for them, and [`large`] the turns in
 //! which large messages are decoded. What Loops reports comes back through [`http`] and [`feedback`]; [`alerts`]
 //! decides when people must be told. Around them stand [`config`], [`console`], [`sandbox`], [`telemetry`] and the
-//! composition root [`app`], called by [`cli`].
+//! composition root [`app`], called by [`cli`]. [`secret`] has values that are never printed, and [`crash`] the points
+//! at which tests kill the program.
 //!
 //! What always holds: an acknowledged message is on stable storage; requests of one order key reach Loops in the order
 //! of acceptance; a request that was tried never changes; only [`clock`] reads the time, and only [`config`] the

@@ -116,6 +116,28 @@ impl Destination {
 
     /// Returns the destination with `subscription` in place of the one called `name`, or added if that is `None` or
     /// unknown; and the change that this is. Reports the same errors as [`Destination::compile`].
+    ///
+    /// ```
+    /// use segment_loops::destination::{Change, Destination, Made, Unsupported};
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::segment::Message;
+    ///
+    /// let before = Destination::compile(&Destination::default_subscriptions(), Unsupported::Omit).unwrap();
+    /// let mut subscription = before.subscription("Send an event").unwrap().written().clone();
+    /// let mapping = br#"{"userId": {"@path": "$.userId"}, "eventName": "signedUp"}"#;
+    /// subscription.mapping = decode(mapping)?;
+    /// let (_after, revision) = before.revise(Some("Send an event"), &subscription).unwrap();
+    ///
+    /// let message = Message::from_stored(decode(br#"{
+    ///     "type": "track", "messageId": "m1", "userId": "u1", "event": "Signed Up"
+    /// }"#)?)?;
+    /// let comparison = revision.compare(&message, &|| false)?.unwrap();
+    /// assert_eq!(comparison.change, Change::Changed);
+    /// let request = |made: Option<Made>| made.unwrap().outcome.unwrap().body;
+    /// assert_eq!(request(comparison.before), r#"{"eventName":"Signed Up","userId":"u1"}"#);
+    /// assert_eq!(request(comparison.after), r#"{"eventName":"signedUp","userId":"u1"}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn revise(
         &self,
         name: Option<&str>,

@@ -51,6 +51,22 @@ pub struct ExplainedField {
 
 impl Destination {
     /// Explains what [`Destination::plan`] does with a message, and why.
+    ///
+    /// ```
+    /// use segment_loops::destination::{Destination, Unsupported};
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::segment::Message;
+    ///
+    /// let destination = Destination::compile(&Destination::default_subscriptions(), Unsupported::Omit).unwrap();
+    /// let message = Message::from_stored(decode(br#"{"type": "delete", "messageId": "m1", "userId": "u1"}"#)?)?;
+    /// let [upsert, event, deletion] = destination.explain(&message).subscriptions.try_into().unwrap();
+    /// assert_eq!(upsert.why_not.unwrap(), r#"type is "delete", which is not the string "identify""#);
+    /// assert_eq!(event.why_not.unwrap(), r#"type is "delete", which is not the string "track""#);
+    /// assert_eq!(deletion.why_not, None);
+    /// assert_eq!(deletion.fields[0].from, "$.userId");
+    /// assert_eq!(deletion.outcome.unwrap().unwrap().body, r#"{"userId":"u1"}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn explain(&self, message: &Message) -> Explanation {
         let subscriptions = self.subscriptions.iter();
         Explanation {

@@ -226,6 +226,15 @@ fn not_a_date() -> String {
 
 /// Whether Segment's validation accepts an address: ASCII, before the `@` parts separated by single dots,
 /// after it at least two labels that neither begin nor end with a hyphen.
+///
+/// ```
+/// use segment_loops::destination::is_email;
+///
+/// assert!(is_email("ada+news@example.co.uk"));
+/// for text in ["ada@localhost", "ada@@example.com", "ada.@example.com", "ada@-example.com", "größe@example.com"] {
+///     assert!(!is_email(text), "{text}");
+/// }
+/// ```
 pub fn is_email(text: &str) -> bool {
     let is_local =
         |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+/=?^_`{|}~-".contains(&byte);

@@ -37,6 +37,28 @@ pub const PLACEHOLDER_IDS_DEFAULT: [&str; 18] = [
 pub const ERASED_BLOCK_DAYS_MAX: u16 = 400;
 
 /// The options of a destination, apart from its subscriptions.
+///
+/// ```
+/// use segment_loops::destination::{Destination, DestinationOptions, PlanFailureKind};
+/// use segment_loops::js::decode::decode;
+/// use segment_loops::segment::Message;
+///
+/// let subscriptions = Destination::default_subscriptions();
+/// let options = DestinationOptions {
+///     placeholder_ids: vec!["guest".to_owned()],
+///     consent_categories: vec!["email".to_owned()],
+///     ..DestinationOptions::default()
+/// };
+/// let destination = Destination::compile(&subscriptions, options).unwrap();
+/// let guest = br#"{"type": "track", "messageId": "m1", "userId": "Guest", "event": "Signed Up"}"#;
+/// let plan = destination.plan(&Message::from_stored(decode(guest)?)?);
+/// assert_eq!(plan.deliveries[0].outcome.clone().unwrap_err().kind, PlanFailureKind::PlaceholderId);
+/// let refused = br#"{"type": "track", "messageId": "m2", "userId": "u1", "event": "Signed Up",
+///     "context": {"consent": {"categoryPreferences": {"email": false}}}}"#;
+/// let plan = destination.plan(&Message::from_stored(decode(refused)?)?);
+/// assert_eq!(plan.unmatched.unwrap().reason.as_str(), "consent");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DestinationOptions {
     /// What to do with a value that Loops cannot hold.
@@ -158,6 +180,14 @@ pub enum ConsentGuard {
 }
 
 /// Whether a value of `subscribed`, or of a mailing list, subscribes.
+///
+/// ```
+/// use segment_loops::destination::subscribes;
+/// use segment_loops::js::Value;
+///
+/// assert!(subscribes(&Value::Bool(true)) && subscribes(&Value::from("yes")));
+/// assert!(!subscribes(&Value::Bool(false)) && !subscribes(&Value::from("false")) && !subscribes(&Value::Null));
+/// ```
 pub fn subscribes(value: &Value) -> bool {
     let unsubscribes = matches!(value, Value::Bool(false) | Value::Null);
     !unsubscribes && value.as_str() != Some("false")

@@ -19,6 +19,18 @@ const NO_PROPERTIES: [&str; 4] = ["mailingLists", "eventName", "eventProperties"
 
 impl LiteralNames {
     /// The names in a subscription's mapping; names that come from messages cannot be known in advance.
+    ///
+    /// ```
+    /// use segment_loops::destination::{LiteralNames, subscription};
+    /// use segment_loops::js::decode::decode;
+    ///
+    /// let written = decode(br#"{"name": "s", "action": "createOrUpdateContact", "trigger": "type = \"identify\"",
+    ///     "mapping": {"customAttributes": {"plan": {"@path": "$.traits.plan"}}, "mailingLists": {"News": true}}}"#)?;
+    /// let names = LiteralNames::of(&subscription::read(&written, 0).unwrap());
+    /// assert_eq!(names.properties.into_iter().collect::<Vec<_>>(), ["plan"]);
+    /// assert_eq!(names.mailing_lists.into_iter().collect::<Vec<_>>(), ["News"]);
+    /// # Ok::<(), segment_loops::js::decode::DecodeError>(())
+    /// ```
     pub fn of(subscription: &Subscription) -> Self {
         let mut names = Self::default();
         let fields = &subscription.mapping;

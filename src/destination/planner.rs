@@ -20,6 +20,32 @@ use crate::segment::{Message, MessageType};
 pub const SUBSCRIPTIONS_MAX: usize = 1000;
 
 /// Compiled subscriptions, the options of their destination and its catalogue.
+///
+/// ```
+/// use segment_loops::destination::{Destination, DestinationOptions, subscription};
+/// use segment_loops::js::decode::decode;
+/// use segment_loops::segment::Message;
+///
+/// let welcome = subscription::read(&decode(br#"{
+///     "name": "Welcome", "action": "sendEvent", "events": ["Signed Up"],
+///     "mapping": {"eventName": "signedUp"}
+/// }"#)?, 0).unwrap();
+/// let destination = Destination::compile(&[welcome], DestinationOptions::default()).unwrap();
+///
+/// let message = Message::from_stored(decode(br#"{
+///     "type": "track", "messageId": "m1", "userId": "u1", "event": "Signed Up", "properties": {"plan": "pro"}
+/// }"#)?)?;
+/// let plan = destination.plan(&message);
+/// let request = plan.deliveries[0].outcome.as_ref().unwrap();
+/// assert_eq!(request.endpoint.path(), "/events/send");
+/// assert_eq!(request.body, r#"{"eventName":"signedUp","userId":"u1","eventProperties":{"plan":"pro"}}"#);
+///
+/// // Of a message that no subscription takes, the plan says why.
+/// let page = Message::from_stored(decode(br#"{"type": "page", "messageId": "m2", "userId": "u1"}"#)?)?;
+/// let unmatched = destination.plan(&page).unmatched.unwrap();
+/// assert_eq!(unmatched.detail, "no subscription's trigger matches this page message");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone)]
 pub struct Destination {
     pub(super) subscriptions: Vec<CompiledSubscription>,
@@ -47,6 +73,17 @@ impl Destination {
 
     /// Compiles subscriptions; reports all errors at once, including those that Segment would report only
     /// for a message that meets them.
+    ///
+    /// ```
+    /// use segment_loops::destination::{Destination, TriggerText, Unsupported};
+    ///
+    /// let mut subscriptions = Destination::default_subscriptions();
+    /// subscriptions[1].trigger = TriggerText::Fql("type".to_owned());
+    /// subscriptions[2].name = subscriptions[0].name.clone();
+    /// let problems = Destination::compile(&subscriptions, Unsupported::Omit).unwrap_err();
+    /// let places: Vec<_> = problems.iter().map(|one| (one.subscription.as_str(), one.field.as_str())).collect();
+    /// assert_eq!(places, [("Send an event", "trigger"), ("Create or update a contact", "name")]);
+    /// ```
     pub fn compile(
         subscriptions: &[Subscription],
         options: impl Into<DestinationOptions>,
@@ -174,6 +211,24 @@ impl Destination {
     }
 
     /// Plans a message.
+    ///
+    /// A message that Segment's validation refuses has a delivery without a request:
+    ///
+    /// ```
+    /// use segment_loops::destination::{Destination, PlanFailureKind, Unsupported};
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::segment::Message;
+    ///
+    /// let destination = Destination::compile(&Destination::default_subscriptions(), Unsupported::Omit).unwrap();
+    /// let message = Message::from_stored(decode(br#"{
+    ///     "type": "track", "messageId": "m1", "userId": "u1", "event": "Signed Up",
+    ///     "properties": {"email": "not an address"}
+    /// }"#)?)?;
+    /// let failure = destination.plan(&message).deliveries[0].outcome.clone().unwrap_err();
+    /// assert_eq!(failure.kind, PlanFailureKind::Invalid);
+    /// assert_eq!(failure.detail, "Contact Email must be a valid email address string but it was not.");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn plan(&self, message: &Message) -> Plan {
         self.plan_under(message, self.terms())
     }

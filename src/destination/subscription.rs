@@ -102,6 +102,22 @@ pub fn has_key(key: &str) -> bool {
 
 /// The subscriptions in a file or an API answer: a list, one subscription, or an object with
 /// `subscriptions` (also below `data`, as in answers of Segment's public API).
+///
+/// ```
+/// use segment_loops::destination::subscription::list_in;
+/// use segment_loops::js::decode::decode;
+///
+/// for written in [
+///     r#"[{"name": "s"}]"#,
+///     r#"{"name": "s"}"#,
+///     r#"{"subscriptions": [{"name": "s"}]}"#,
+///     r#"{"data": {"subscriptions": [{"name": "s"}]}}"#,
+/// ] {
+///     assert_eq!(list_in(&decode(written.as_bytes())?).unwrap().len(), 1, "{written}");
+/// }
+/// assert_eq!(list_in(&decode(br#"{"hello": "world"}"#)?), None);
+/// # Ok::<(), segment_loops::js::decode::DecodeError>(())
+/// ```
 pub fn list_in(written: &Value) -> Option<Vec<&Value>> {
     match written {
         Value::Array(items) => Some(items.iter().collect()),
@@ -115,6 +131,28 @@ pub fn list_in(written: &Value) -> Option<Vec<&Value>> {
 }
 
 /// Reads one subscription; `index` is its index in the list.
+///
+/// ```
+/// use segment_loops::destination::{ActionKind, TriggerText, subscription};
+/// use segment_loops::js::decode::decode;
+///
+/// // As Segment exports it, and as people write it.
+/// let exported = br#"{"name": "Orders", "partnerAction": "sendEvent", "subscribe": "event = \"Order Completed\"",
+///     "mapping": {"userId": {"@path": "$.userId"}, "eventName": "ordered"}}"#;
+/// let exported = subscription::read(&decode(exported)?, 0).unwrap();
+/// assert_eq!(exported.action, ActionKind::SendEvent);
+/// let short = br#"{"name": "Orders", "action": "sendEvent", "events": ["Order *"],
+///     "mapping": {"eventName": "ordered"}}"#;
+/// let short = subscription::read(&decode(short)?, 0).unwrap();
+/// assert_eq!(short.trigger, TriggerText::Events(vec!["Order *".to_owned()]));
+/// // The short form keeps the defaults that it does not name.
+/// assert!(short.mapping.get("eventProperties").is_some());
+///
+/// let nameless = br#"{"action": "deleteContact", "trigger": "type = \"delete\""}"#;
+/// let problems = subscription::read(&decode(nameless)?, 0).unwrap_err();
+/// assert_eq!((problems[0].subscription.as_str(), problems[0].field.as_str()), ("#1", "name"));
+/// # Ok::<(), segment_loops::js::decode::DecodeError>(())
+/// ```
 pub fn read(written: &Value, index: usize) -> Result<Subscription, Vec<SubscriptionProblem>> {
     let name = written.get("name").and_then(Value::as_str).filter(|name| !name.is_empty());
     let shown = name.map_or_else(|| format!("#{}", index + 1), str::to_owned);

@@ -19,6 +19,30 @@ pub(super) const EVENT_PROPERTIES: &str = "event properties";
 const FLATTEN_DEPTH_MAX: usize = 16;
 
 /// What to do with a value that Loops cannot hold.
+///
+/// ```
+/// use segment_loops::destination::{Destination, Unsupported};
+/// use segment_loops::js::decode::decode;
+/// use segment_loops::segment::Message;
+///
+/// let message = Message::from_stored(decode(br#"{
+///     "type": "identify", "messageId": "m1", "userId": "u1", "traits": {"plan": "pro", "address": {"city": "London"}}
+/// }"#)?)?;
+/// for (unsupported, key, value) in [
+///     (Unsupported::Omit, None, None),
+///     (Unsupported::Flatten, Some("addressCity"), Some(r#""London""#)),
+///     (Unsupported::Pass, Some("address"), Some(r#"{"city":"London"}"#)),
+/// ] {
+///     let destination = Destination::compile(&Destination::default_subscriptions(), unsupported).unwrap();
+///     let delivery = &destination.plan(&message).deliveries[0];
+///     let body = decode(&delivery.outcome.as_ref().unwrap().body)?;
+///     let sent = ["address", "addressCity"].into_iter().find(|key| body.get(key).is_some());
+///     assert_eq!(sent, key);
+///     assert_eq!(sent.map(|key| body.get(key).unwrap().to_json()).as_deref(), value);
+///     assert_eq!(delivery.warnings.is_empty(), unsupported != Unsupported::Omit);
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Unsupported {
     /// Leave it out, and keep the fact as a warning.

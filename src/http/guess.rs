@@ -60,7 +60,7 @@ impl Guesses {
         error
     }
 
-    /// Does the same as [`Guesses::reject`] for a request to the admin API.
+    /// Counts and logs a rejected request to the admin API, and returns the error for the response.
     pub fn reject_admin<B>(&self, request: &Request<B>, error: ApiError) -> ApiError {
         let sender = sender_of(request, &self.trusted_proxies);
         self.reject(Place { source: "", endpoint: ADMIN_ENDPOINT, sender }, error)

@@ -21,6 +21,19 @@ const ROOT_DIRECTIVE: &str = "__segment_internal_directive";
 impl Mapping {
     /// Checks and compiles a mapping of fields. All problems that Segment finds beforehand are
     /// reported together; those that it finds only when it evaluates them are kept as [`Mapping::latent_problems`].
+    ///
+    /// ```
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::mapping::Mapping;
+    ///
+    /// let written = decode(br#"{"email": {"@pth": "$.traits.email"}, "name": {"@path": 7}}"#)?;
+    /// let errors = Mapping::compile(&written).unwrap_err();
+    /// let pointers: Vec<&str> = errors.problems.iter().map(|one| one.pointer.as_str()).collect();
+    /// assert_eq!(pointers, ["/email", "/name/@path"]);
+    /// // In the words of Segment's runtime, so that people recognize them.
+    /// assert_eq!(errors.problems[0].segment_text(), "/email has an invalid directive: @pth.");
+    /// # Ok::<(), segment_loops::js::decode::DecodeError>(())
+    /// ```
     pub fn compile(written: &Value) -> Result<Self, MappingErrors> {
         let mut compiler = Compiler::default();
         let root = compiler.root(written).map_err(|problems| MappingErrors { problems })?;
@@ -31,6 +44,16 @@ impl Mapping {
     }
 
     /// Problems that fail the mapping only for the messages that reach them.
+    ///
+    /// ```
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::mapping::Mapping;
+    ///
+    /// // Segment's validation does not look into arrays.
+    /// let mapping = Mapping::compile(&decode(br#"{"tags": [{"@path": 7}]}"#)?)?;
+    /// assert_eq!(mapping.latent_problems()[0].pointer, "/tags/0/@path");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn latent_problems(&self) -> &[Problem] {
         &self.latent
     }

@@ -13,6 +13,24 @@ impl Mapping {
     /// Returns, for each field in the mapping's order, the part of the mapping that decides its value for this message.
     /// Empty if the mapping is a single directive. Conditions are no longer evaluated once `stop`, which is called
     /// repeatedly, returns true.
+    ///
+    /// ```
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::mapping::Mapping;
+    ///
+    /// let mapping = Mapping::compile(&decode(br#"{
+    ///     "source": {"@if": {"exists": {"@path": "$.source"}, "then": {"@path": "$.source"}, "else": "Segment"}}
+    /// }"#)?)?;
+    /// for (message, from) in [
+    ///     (r#"{"source": "app"}"#, "$.source ($.source exists)"),
+    ///     ("{}", r#"the literal "Segment" ($.source does not exist)"#),
+    /// ] {
+    ///     let message = decode(message.as_bytes())?;
+    ///     let origins = mapping.origins_until(&message, &|| false);
+    ///     assert_eq!(origins, [("source".to_owned(), from.to_owned())]);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn origins_until(&self, message: &Value, stop: &dyn Fn() -> bool) -> Vec<(String, String)> {
         // One budget for all fields, since each condition on the way resolves its subject.
         let budget = &Budget::until(stop);

@@ -8,6 +8,23 @@ use super::template::Template;
 use crate::js::Value;
 
 /// A compiled mapping.
+///
+/// ```
+/// use segment_loops::js::decode::decode;
+/// use segment_loops::mapping::Mapping;
+///
+/// let mapping = Mapping::compile(&decode(br#"{
+///     "email": {"@path": "$.traits.email"},
+///     "greeting": {"@template": "Hello {{traits.name}}"},
+///     "source": {"@if": {"exists": {"@path": "$.traits.source"}, "then": "known", "else": "Segment"}},
+///     "phone": {"@path": "$.traits.phone"}
+/// }"#)?)?;
+/// let message = decode(br#"{"traits": {"email": "ada@example.com", "name": "Ada"}}"#)?;
+/// // `phone` is missing in the message, so the result has no such key.
+/// let expected = decode(br#"{"email": "ada@example.com", "greeting": "Hello Ada", "source": "Segment"}"#)?;
+/// assert_eq!(mapping.resolve(&message)?, Some(expected));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mapping {
     pub(super) root: Node,

@@ -95,6 +95,19 @@ impl Possible {
 impl Mapping {
     /// Returns what the mapping may yield for messages whose event has one of these names, or an unknown name if there
     /// are none.
+    ///
+    /// ```
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::mapping::{Mapping, Possible};
+    ///
+    /// let mapping = Mapping::compile(&decode(br#"{
+    ///     "eventName": {"@if": {"exists": {"@path": "$.plan"}, "then": "upgraded", "else": {"@path": "$.event"}}}
+    /// }"#)?)?;
+    /// let roots = mapping.possible(&["Signed Up"]);
+    /// let names = Possible::find(&roots, &["eventName"]).into_iter().flat_map(Possible::texts);
+    /// assert_eq!(names.collect::<Vec<_>>(), ["upgraded", "Signed Up"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn possible(&self, event_names: &[&str]) -> Vec<Possible> {
         let search = Search { event_names, left: Cell::new(BUDGET_MAX) };
         search.node(&self.root, Scope::Message)

@@ -44,12 +44,40 @@ impl Mapping {
     /// Resolves the mapping for a message; `None` if the result as a whole is missing.
     ///
     /// A value that is missing has no key in the result, while null has; in an array it becomes null.
+    ///
+    /// ```
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::mapping::Mapping;
+    ///
+    /// let mapping = Mapping::compile(&decode(br#"{
+    ///     "list": [{"@path": "$.a"}], "a": {"@path": "$.a"}, "b": {"@path": "$.b"}
+    /// }"#)?)?;
+    /// let found = mapping.resolve(&decode(br#"{"b": null}"#)?)?.unwrap();
+    /// assert_eq!(found.to_json(), r#"{"list":[null],"b":null}"#);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn resolve(&self, message: &Value) -> Result<Option<Value>, MappingFailure> {
         let budget = Budget::default();
         self.make(message, &budget)?.into_value(&budget)
     }
 
     /// Resolves the mapping field by field, borrowing values from the message.
+    ///
+    /// ```
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::mapping::{Fields, Mapping};
+    ///
+    /// let mapping = Mapping::compile(&decode(br#"{"userId": {"@path": "$.userId"}}"#)?)?;
+    /// let message = decode(br#"{"userId": "u1"}"#)?;
+    /// let Fields::Object(fields) = mapping.resolve_fields(&message)? else { unreachable!() };
+    /// assert_eq!(fields[0].0, "userId");
+    /// assert_eq!(fields[0].1.as_str(), Some("u1"));
+    ///
+    /// // A mapping that is a single directive may yield anything.
+    /// let mapping = Mapping::compile(&decode(br#"{"@path": "$.userId"}"#)?)?;
+    /// assert!(matches!(mapping.resolve_fields(&message)?, Fields::Other(Some(_))));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn resolve_fields<'a>(&'a self, message: &'a Value) -> Result<Fields<'a>, MappingFailure> {
         let budget = Budget::default();
         fields_of(self.make(message, &budget)?, &budget)

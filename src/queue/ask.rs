@@ -17,6 +17,16 @@ pub const OTHER_EVENTS: &str = "(other)";
 const EVENT_NAME_BYTES_MAX: usize = 200;
 
 /// Returns the name of an event as it is stored and looked up: cut off if it is too long.
+///
+/// ```
+/// use segment_loops::queue::{OTHER_EVENTS, event_name, is_whole_event_name};
+///
+/// assert_eq!(event_name("Signed Up"), "Signed Up");
+/// let long = "long ".repeat(50);
+/// assert_eq!(event_name(&long), &long[..200]);
+/// assert!(is_whole_event_name("Signed Up"));
+/// assert!(!is_whole_event_name(event_name(&long)) && !is_whole_event_name(OTHER_EVENTS));
+/// ```
 pub fn event_name(event: &str) -> &str {
     let longest = event.len().min(EVENT_NAME_BYTES_MAX);
     let end = (0..=longest).rev().find(|end| event.is_char_boundary(*end));

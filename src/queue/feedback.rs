@@ -144,6 +144,14 @@ pub struct Forward {
 }
 
 /// Returns how long to wait after a try to hand a webhook on. `tries` counts from 1.
+///
+/// ```
+/// use segment_loops::queue::{FORWARD_WAIT_MAX, forward_wait};
+///
+/// let waits_s = [1, 2, 3, 4].map(|tries| forward_wait(tries).as_secs());
+/// assert_eq!(waits_s, [15, 30, 60, 120]);
+/// assert_eq!(forward_wait(100), FORWARD_WAIT_MAX);
+/// ```
 pub fn forward_wait(tries: u32) -> Duration {
     let doubled = FORWARD_WAIT_MIN.saturating_mul(1 << tries.saturating_sub(1).min(16));
     doubled.min(FORWARD_WAIT_MAX)

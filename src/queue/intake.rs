@@ -97,6 +97,40 @@ impl Rejection {
 impl Intake<'_> {
     /// Turns a raw message into a record. `envelope` holds the members beside the batch; `new_id` makes an id for a
     /// message that has none.
+    ///
+    /// ```
+    /// use jiff::Timestamp;
+    /// use segment_loops::js::Object;
+    /// use segment_loops::queue::Class;
+    /// use segment_loops::queue::intake::{Intake, Rejection};
+    /// use segment_loops::segment::{Digests, MessageType, PersonIdKind};
+    ///
+    /// let digests = Digests::new(&[7; 32]);
+    /// let intake = Intake {
+    ///     digests: &digests,
+    ///     source: "app",
+    ///     destination: "default",
+    ///     is_bulk: false,
+    ///     kind: Some(MessageType::Track),
+    ///     is_from_segment: false,
+    ///     is_sent_now: true,
+    ///     ip: None,
+    ///     message_bytes_max: 32 * 1024,
+    ///     takes_delete: false,
+    ///     trace: None,
+    /// };
+    /// let read = |raw: &[u8]| {
+    ///     intake.read(raw, &Object::new(), Timestamp::UNIX_EPOCH, || "made-up-id".to_owned())
+    /// };
+    /// let message = read(br#"{"userId": "u1", "event": "Signed Up"}"#)?;
+    /// assert_eq!(message.message_id, "made-up-id");
+    /// assert_eq!(message.class, Class::Event);
+    /// assert_eq!(message.lane, digests.person(PersonIdKind::User, "u1").into());
+    ///
+    /// assert_eq!(read(br#"{"event": "Signed Up"}"#).unwrap_err().code(), "nobody");
+    /// assert_eq!(read(br#"{"type": "delete", "userId": "u1"}"#).unwrap_err(), Rejection::DeleteNotAllowed);
+    /// # Ok::<(), Rejection>(())
+    /// ```
     pub fn read(
         &self,
         raw: &[u8],

@@ -100,6 +100,48 @@ use crate::telemetry::TraceContext;
 /// * **Abandoned stores.** A store that is dropped without [`Store::close`], or whose process is killed, loses nothing
 ///   that a call has reported as stored.
 /// * **Several processes.** Any number of stores may be open on the same data, in one process or in several.
+///
+/// ```
+/// use std::collections::HashMap;
+///
+/// use segment_loops::clock::{Clock as _, SystemClock};
+/// use segment_loops::config::{Flags, load_store};
+/// use segment_loops::queue::{Accepted, Filter, MessageState, deletion};
+/// use segment_loops::segment::PersonIdKind;
+/// use segment_loops::store;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let folder = tempfile::tempdir()?;
+/// let flags = Flags { data: Some(folder.path().to_owned()), ..Flags::default() };
+/// let store = store::open(&load_store(&flags, HashMap::new())?.store).await?;
+/// let digests = store.digests();
+/// let delete = |id| {
+///     deletion(&digests, (PersonIdKind::User, id), "default", "app", SystemClock.now()).unwrap()
+/// };
+///
+/// // Once this returns, both messages are on stable storage.
+/// let (first, second) = (delete("u1"), delete("u2"));
+/// let accepted = store.accept(vec![first.clone(), second]).await?;
+/// assert_eq!(accepted, [Accepted::New, Accepted::New]);
+/// assert_eq!(store.accept(vec![first]).await?, [Accepted::Duplicate]);
+///
+/// // A page has the newest messages first, and says where the next one begins.
+/// let filter = Filter { state: Some(MessageState::Pending), ..Filter::default() };
+/// let newest = store.list(&filter, None, 1).await?;
+/// assert_eq!(newest.next, Some(newest.messages[0].seq));
+/// let oldest = store.list(&filter, newest.next, 1).await?;
+/// assert!(oldest.messages[0].seq < newest.messages[0].seq);
+///
+/// // A person is found by any id.
+/// let filter = Filter { persons: digests.any_person("u1"), ..Filter::default() };
+/// let of_u1 = store.list(&filter, None, 50).await?.messages;
+/// assert_eq!(of_u1.len(), 1);
+/// assert_eq!(of_u1[0].seq, oldest.messages[0].seq);
+/// store.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Store:
     Inbox + Work + Log + Replays + Feedback + Audit + Receipts + NewContacts + Housekeeping
@@ -154,6 +196,96 @@ pub trait Inbox: Send + Sync {
 }
 
 /// Hands work to the delivery engine, and records the outcome.
+///
+/// How the engine takes a message to its end:
+///
+/// ```
+/// # use std::collections::HashMap;
+/// # use std::time::Duration;
+/// # use segment_loops::clock::{Clock as _, SystemClock};
+/// # use segment_loops::config::{Flags, load_store};
+/// use segment_loops::action::{ActionKind, Endpoint};
+/// use segment_loops::queue::*;
+/// # use segment_loops::segment::PersonIdKind;
+/// # use segment_loops::store;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let flags = Flags { data: Some(folder.path().to_owned()), ..Flags::default() };
+/// # let store = store::open(&load_store(&flags, HashMap::new())?.store).await?;
+/// # let now = SystemClock.now();
+/// # let message = deletion(&store.digests(), (PersonIdKind::User, "u1"), "default", "app", now).unwrap();
+/// store.accept(vec![message]).await?;
+///
+/// // One process has the lease.
+/// let ask = |holder: &str| LeaseRequest {
+///     destination: "default".to_owned(),
+///     holder: holder.to_owned(),
+///     now,
+///     ttl: Duration::from_secs(10),
+/// };
+/// let lease = store.lease(ask("a")).await?.unwrap();
+/// assert_eq!(store.lease(ask("b")).await?, None);
+///
+/// // It reads what is pending, and freezes the requests before it sends any.
+/// let ask = [PendingAsk { after: Seq(0), limit: 100 }; Class::COUNT];
+/// let heads = store.pending("default", ask).await?.concat();
+/// let job = store.open(heads[0].seq).await?.unwrap();
+/// assert!(!job.is_planned);
+/// let request = NewRequest {
+///     endpoint: Endpoint::DeleteContact,
+///     body: r#"{"userId":"u1"}"#.into(),
+///     idempotency_key: None,
+///     expires_at: None,
+///     is_redundant: false,
+/// };
+/// let delivery = NewDelivery {
+///     subscription: Some("Delete a contact".to_owned()),
+///     action: Some(ActionKind::DeleteContact),
+///     warnings: Vec::new(),
+///     planned: None,
+///     outcome: NewOutcome::Request(request),
+/// };
+/// let plan = NewPlan { now, deliveries: vec![delivery], unmatched: None };
+/// let merge = NewMerge {
+///     plans: vec![(heads[0].seq, plan)],
+///     merged: Vec::new(),
+///     claims: Vec::new(),
+///     is_shadow: false,
+///     cap: None,
+/// };
+/// let frozen = store.freeze(&lease, merge).await?;
+///
+/// // It records each attempt, and what follows from it.
+/// let attempt = Attempt {
+///     number: 1,
+///     started_at: now,
+///     duration: Duration::from_millis(80),
+///     status: Some(200),
+///     outcome: AttemptOutcome::Delivered,
+///     excerpt: r#"{"success":true}"#.to_owned(),
+/// };
+/// let settlement = Settlement {
+///     request: frozen.requests[0].id,
+///     now,
+///     attempt: Some(attempt),
+///     consequence: Consequence::Delivered,
+///     contact: None,
+///     awaiting: None,
+/// };
+/// store.settle(&lease, settlement).await?;
+/// let record = store.message(heads[0].seq).await?.unwrap();
+/// assert_eq!(record.state(), MessageState::Delivered);
+/// assert_eq!(store.depth("default").await?.messages, 0);
+///
+/// // Without the lease, nothing can be changed.
+/// store.release(&lease).await?;
+/// assert!(matches!(store.release(&lease).await, Err(WorkError::Fenced)));
+/// # store.close().await;
+/// # Ok(())
+/// # }
+/// ```
 #[async_trait]
 pub trait Work: Send + Sync {
     /// Takes the lease of a destination, or renews it; `None` while another process holds it.

@@ -32,6 +32,18 @@ pub struct Creation {
 
 impl KnownContact {
     /// Returns the contact with a `userId` and an address; `None` if it has neither.
+    ///
+    /// ```
+    /// use segment_loops::queue::KnownContact;
+    /// use segment_loops::segment::PersonDigest;
+    ///
+    /// let (user, email) = (Some(PersonDigest(1)), Some(PersonDigest(2)));
+    /// let both = KnownContact { key: PersonDigest(1), email };
+    /// assert_eq!(KnownContact::of(user, email), Some(both));
+    /// let address_only = KnownContact { key: PersonDigest(2), email: None };
+    /// assert_eq!(KnownContact::of(None, email), Some(address_only));
+    /// assert_eq!(KnownContact::of(None, None), None);
+    /// ```
     pub fn of(user: Option<PersonDigest>, email: Option<PersonDigest>) -> Option<Self> {
         Some(Self { key: user.or(email)?, email: user.and(email) })
     }

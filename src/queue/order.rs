@@ -3,6 +3,15 @@
 use crate::segment::MessageType;
 
 /// The sequence number of a message, in the order of acceptance. Starts at 1; 0 stands before all messages.
+///
+/// ```
+/// use segment_loops::queue::{PendingAsk, Seq};
+///
+/// let heads = [Seq(7), Seq(3), Seq(12)];
+/// assert_eq!(heads.into_iter().min(), Some(Seq(3)));
+/// // Reading from the beginning means reading behind this one.
+/// assert_eq!(PendingAsk::default().after, Seq(0));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Seq(pub i64);
 
@@ -11,6 +20,16 @@ pub struct Seq(pub i64);
 pub struct RequestId(pub i64);
 
 /// The urgency of a message. Messages that a person waits for go before bulk loads.
+///
+/// ```
+/// use segment_loops::queue::Class;
+/// use segment_loops::segment::MessageType;
+///
+/// assert_eq!(Class::of_live(MessageType::Track), Class::Event);
+/// assert_eq!(Class::of_live(MessageType::Identify), Class::Live);
+/// // The most urgent first.
+/// assert!(Class::ALL.is_sorted() && Class::Event < Class::Bulk);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Messages that may trigger a mail: tracks, pages, screens and the like.

@@ -160,6 +160,20 @@ pub trait Receipts: Send + Sync {
 }
 
 /// Returns a message that deletes the person with a user id or an address; `None` if the id cannot be used.
+///
+/// ```
+/// use jiff::Timestamp;
+/// use segment_loops::queue::{NewReceipt, deletion};
+/// use segment_loops::segment::{Digests, MessageType, PersonIdKind};
+///
+/// let digests = Digests::new(&[7; 32]);
+/// let delete = |kind, id| deletion(&digests, (kind, id), "default", "console", Timestamp::UNIX_EPOCH);
+/// let message = delete(PersonIdKind::User, "u1").unwrap();
+/// assert_eq!(message.kind, MessageType::Delete);
+/// assert_eq!(NewReceipt::of(&message).person, digests.person(PersonIdKind::User, "u1"));
+/// // Loops does not know anonymous ids.
+/// assert!(delete(PersonIdKind::Anonymous, "a1").is_none());
+/// ```
 pub fn deletion(
     digests: &Digests,
     (kind, id): (PersonIdKind, &str),

@@ -206,6 +206,16 @@ pub struct Replay {
 
 impl Replay {
     /// Returns whether the message is to be delivered under this subscription.
+    ///
+    /// ```
+    /// use segment_loops::queue::Replay;
+    ///
+    /// // One of two deliveries failed: only that one is made again.
+    /// let replay = Replay { number: 1, settled: vec!["Upsert".to_owned()], ..Replay::default() };
+    /// assert!(replay.wants("Send an event") && !replay.wants("Upsert"));
+    /// // The person was deleted in the meantime: nothing is sent.
+    /// assert!(!Replay { is_before_deletion: true, ..replay }.wants("Send an event"));
+    /// ```
     pub fn wants(&self, subscription: &str) -> bool {
         !self.is_before_deletion
             && self.only.as_deref().is_none_or(|only| only == subscription)
@@ -283,6 +293,26 @@ pub enum CriteriaProblem {
 
 impl Criteria {
     /// Checks the criteria. The caller checks whether the destination exists.
+    ///
+    /// ```
+    /// use segment_loops::queue::{Criteria, CriteriaProblem, FailureReason, ReplayState};
+    /// use segment_loops::segment::Digests;
+    ///
+    /// let digests = Digests::new(&[7; 32]);
+    /// let criteria = Criteria {
+    ///     reason: Some("refused".to_owned()),
+    ///     from: Some("2026-11-01".to_owned()),
+    ///     ..Criteria::default()
+    /// };
+    /// let selection = criteria.selection(&digests)?;
+    /// assert_eq!(selection.state, ReplayState::Failed);
+    /// assert_eq!(selection.filter.reason, Some(FailureReason::Refused));
+    /// assert_eq!(selection.filter.from.unwrap().to_string(), "2026-11-01T00:00:00Z");
+    ///
+    /// // Nothing is replayed by mistake.
+    /// assert_eq!(Criteria::default().selection(&digests), Err(CriteriaProblem::Nothing));
+    /// # Ok::<(), CriteriaProblem>(())
+    /// ```
     pub fn selection(self, digests: &Digests) -> Result<Selection, CriteriaProblem> {
         let state = match self.state {
             None => ReplayState::Failed,
@@ -345,6 +375,20 @@ fn time(name: &'static str, text: &str) -> Result<Timestamp, CriteriaProblem> {
 }
 
 /// Parses a time as people write it: RFC 3339, or a date with or without a time of day, in UTC.
+///
+/// ```
+/// use segment_loops::queue::parse_time;
+///
+/// for (text, time) in [
+///     ("2026-11-01", "2026-11-01T00:00:00Z"),
+///     ("2026-11-01T12:00", "2026-11-01T12:00:00Z"),
+///     ("2026-11-01T12:00:00+01:00", "2026-11-01T11:00:00Z"),
+/// ] {
+///     assert_eq!(parse_time(text), Some(time.parse()?), "{text}");
+/// }
+/// assert_eq!(parse_time("yesterday"), None);
+/// # Ok::<(), jiff::Error>(())
+/// ```
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     let civil = || {
         let civil: jiff::civil::DateTime = text.parse().ok()?;

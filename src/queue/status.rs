@@ -97,6 +97,14 @@ impl ProcessStatus {
     }
 
     /// Reads [`ProcessStatus::to_json`]. A status that cannot be read counts as if nothing had been reported.
+    ///
+    /// ```
+    /// use segment_loops::queue::ProcessStatus;
+    ///
+    /// let status = ProcessStatus { free_bytes: Some(5_000_000), ..ProcessStatus::default() };
+    /// assert_eq!(ProcessStatus::from_json(&status.to_json()), status);
+    /// assert_eq!(ProcessStatus::from_json("of another age"), ProcessStatus::default());
+    /// ```
     pub fn from_json(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }

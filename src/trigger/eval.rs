@@ -10,6 +10,20 @@ use crate::segment::MessageType;
 
 impl Trigger {
     /// Whether it matches a message. Fails where Segment's runtime fails: at an empty group.
+    ///
+    /// ```
+    /// use segment_loops::js::decode::decode;
+    /// use segment_loops::trigger::Trigger;
+    ///
+    /// let trigger = Trigger::compile(r#"type = "track" and ()"#)?;
+    /// // The first test decides, so the empty group is not reached.
+    /// assert_eq!(trigger.matches(&decode(br#"{"type": "page"}"#)?), Ok(false));
+    /// let failure = trigger.matches(&decode(br#"{"type": "track"}"#)?).unwrap_err();
+    /// assert_eq!(failure.to_string(), "the trigger fails for this message: a group `()` is empty");
+    /// // Loading a subscription finds this before any message does.
+    /// assert_eq!(trigger.latent_problem(), Some(failure));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn matches(&self, message: &Value) -> Result<bool, TriggerFailure> {
         self.0.holds(message, &|| false)
     }
@@ -37,6 +51,14 @@ impl Trigger {
     }
 
     /// Returns a warning, a sentence for people, for each test that does not do what it looks like.
+    ///
+    /// ```
+    /// use segment_loops::trigger::Trigger;
+    ///
+    /// let trigger = Trigger::compile(r#"type = "Track""#)?;
+    /// assert!(trigger.warnings()[0].starts_with("a test of `type` with `Track` is never true"));
+    /// # Ok::<(), segment_loops::trigger::TriggerError>(())
+    /// ```
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         self.0.each_test(&mut |test| {

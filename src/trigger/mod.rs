@@ -20,11 +20,32 @@ pub const TRIGGER_BYTES_MAX: usize = 64 * 1024;
 pub const EVENTS_MAX: usize = 1000;
 
 /// A compiled trigger.
+///
+/// ```
+/// use segment_loops::js::decode::decode;
+/// use segment_loops::trigger::Trigger;
+///
+/// let trigger = Trigger::compile(r#"type = "track" and properties.total >= 100"#)?;
+/// let small = decode(br#"{"type": "track", "event": "Order Completed", "properties": {"total": 20}}"#)?;
+/// let large = decode(br#"{"type": "track", "event": "Order Completed", "properties": {"total": 250}}"#)?;
+/// assert!(trigger.matches(&large)?);
+/// assert!(!trigger.matches(&small)?);
+/// assert_eq!(trigger.why_not(&small), "properties.total is 20, which is not a number from 100");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq)]
 pub struct Trigger(Group);
 
 impl Trigger {
     /// Compiles a trigger from FQL.
+    ///
+    /// ```
+    /// use segment_loops::trigger::Trigger;
+    ///
+    /// let error = Trigger::compile(r#"type = "track"#).unwrap_err();
+    /// assert_eq!(error.at, 7);
+    /// assert_eq!(error.to_string(), "at character 8: the string has no closing quote");
+    /// ```
     pub fn compile(text: &str) -> Result<Self, TriggerError> {
         if text.len() > TRIGGER_BYTES_MAX {
             let problem = format!(
@@ -38,6 +59,18 @@ impl Trigger {
 
     /// Compiles a trigger that matches track messages by the name of their event: `Order Completed` is that name,
     /// `Order *` every name that starts with it, `* Completed` every name that ends with it, `*` every event.
+    ///
+    /// ```
+    /// use segment_loops::segment::MessageType;
+    /// use segment_loops::trigger::Trigger;
+    ///
+    /// let trigger = Trigger::events(["Signed Up", "Order *"])?;
+    /// assert!(trigger.may_match_event(MessageType::Track, "Signed Up"));
+    /// assert!(trigger.may_match_event(MessageType::Track, "Order Completed"));
+    /// assert!(!trigger.may_match_event(MessageType::Track, "Reorder"));
+    /// assert!(!trigger.may_match(MessageType::Page));
+    /// # Ok::<(), segment_loops::trigger::TriggerError>(())
+    /// ```
     pub fn events<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, TriggerError> {
         let mut names = Vec::new();
         for (place, pattern) in patterns.into_iter().enumerate() {

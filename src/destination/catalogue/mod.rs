@@ -80,6 +80,27 @@ pub struct CreatedProperty {
 }
 
 /// A catalogue, indexed.
+///
+/// ```
+/// use jiff::Timestamp;
+/// use segment_loops::destination::{Catalogue, CatalogueRecord, FoundList};
+/// use segment_loops::loops::{ContactProperty, MailingList, PropertyType};
+///
+/// let mut record = CatalogueRecord::default();
+/// // Nothing was read yet, so nothing is known to be missing.
+/// assert!(!Catalogue::new(record.clone()).lacks_property("planName"));
+///
+/// let plan = ContactProperty { name: "planName".to_owned(), kind: Some(PropertyType::String) };
+/// record.set_properties(vec![plan], Timestamp::UNIX_EPOCH);
+/// let news = MailingList { id: "cm06f5v0e45nf0ml5754o9cix".to_owned(), name: "News".to_owned() };
+/// record.set_lists(vec![news], Timestamp::UNIX_EPOCH);
+/// let catalogue = Catalogue::new(record);
+/// assert!(catalogue.lacks_property("planname"));
+/// assert_eq!(catalogue.property_like("planname"), Some("planName"));
+/// assert_eq!(catalogue.list("cm06f5v0e45nf0ml5754o9cix", true), FoundList::Id);
+/// assert!(matches!(catalogue.list("News", true), FoundList::Named(list) if list.name == "News"));
+/// assert_eq!(catalogue.list("Offers", true), FoundList::Unknown);
+/// ```
 #[derive(Debug, Clone, Default)]
 pub struct Catalogue {
     record: CatalogueRecord,
@@ -292,6 +313,13 @@ pub fn can_be_created(name: &str) -> bool {
 }
 
 /// Whether a key of `mailingLists` in a mapping looks like the id of a list rather than a name.
+///
+/// ```
+/// use segment_loops::destination::is_like_list_id;
+///
+/// assert!(is_like_list_id("cm06f5v0e45nf0ml5754o9cix"));
+/// assert!(!is_like_list_id("Newsletter"));
+/// ```
 pub fn is_like_list_id(key: &str) -> bool {
     key.len() >= 20 && key.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }

@@ -20,27 +20,30 @@ use crate::store::{Restore, Restored};
 /// Options of `restore`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Takes a backup of `segment-loops backup`, or another whole copy of the database, such as one that
-`litestream restore` made, and leaves that file as it is. The data folder must not have a database yet.
+Takes a backup made by `segment-loops backup`, or another whole copy of the database, such as one \
+made by `litestream restore`. The file itself stays as it is. The data folder must not have a \
+database yet. A backup from an earlier version is migrated.
 
-What waits in the backup may have been sent since. Its events are sent with their Idempotency-Key within
-delivery.retry_window_ms of the backup (24 hours by default), so that Loops recognizes those it has. Later
-they fail as expired, and so do deletions of people, who may have signed up again; both can be replayed.
-Updates of contacts are sent in any case. What is known of contacts is forgotten. What happened after the
-backup is not in it: give the receipts of all erasures since then with --erased, and those people are
-erased here again.
+What was waiting when the backup was made may have been sent since. Its events are sent with their \
+Idempotency-Key within delivery.retry_window_ms of the backup (24 hours by default), so that Loops \
+recognizes those it already has. After that they fail as expired, and so do deletions of people, \
+who may have signed up again; both can be replayed. Contact updates are always sent. What was \
+known about contacts is forgotten.
 
-The copy is checked as SQLite checks a database: that its pages and indices are whole. That does not find
-a byte of a message that was changed: keep the checksum of each backup (sha256sum), and compare it first.
+The backup has nothing that happened after it. Give the receipts of all erasures since then with \
+--erased, and those people are erased again.
 
-  sha256sum --check queue.db.sha256 && segment-loops restore queue.db --data /data
-  age -d queue.db.age | segment-loops restore - --data /data --erased receipts.json")]
+The check of the copy is SQLite's own: it finds damaged pages and indices, but not a changed byte \
+within a message. So keep a checksum of each backup (sha256sum), and compare it first.
+
+  sha256sum -c queue.db.sha256 && segment-loops restore queue.db --data /data
+  segment-loops restore queue.db --data /data --erased receipts.json
+  age -d queue.db.age | segment-loops restore - --data /data")]
 pub struct RestoreArgs {
     /// The backup, or - for standard input.
     #[arg(value_name = "FILE")]
     from: PathBuf,
-    /// Receipts of people who were erased since (JSON), as GET /api/erasures or `erase --receipt` gave them; may be
-    /// repeated.
+    /// Receipts (JSON) of people erased since the backup, from GET /api/erasures or `erase --receipt`; can be repeated.
     #[arg(long, value_name = "FILE")]
     erased: Vec<PathBuf>,
     #[command(flatten)]
@@ -116,17 +119,22 @@ fn read_pages(file: &Path, digests: &Digests) -> Result<Vec<Erasures>, CliError>
 
 /// Reports what was done, and what cannot be known.
 fn report(restored: &Restored, window: Duration, has_receipts: bool) {
-    let Restored { path, made_at, messages, waiting, erased } = restored;
+    let Restored { path, made_at, migrated_from, messages, waiting, erased } = restored;
     say(&format!(
         "restored {}: {} ({} of them waiting), as of {made_at:.0}",
         path.display(),
         counted(*messages, "message"),
         HumanCount(*waiting),
     ));
+    if let Some(version) = migrated_from {
+        say(&format!(
+            "an earlier version of this program made it: its schema {version} was migrated to that of this version"
+        ));
+    }
     // A window such as `24h` is far below the most that this type holds.
     let window = SignedDuration::try_from(window).unwrap_or(SignedDuration::MAX);
     say(&format!(
-        "events and deletions that wait are sent for {window:#} after that time, and then fail (expired): Loops may have the events, and the people may have signed up again"
+        "waiting events and deletions are sent within {window:#} of that time, and fail as expired after it: Loops may have the events already, and the people may have signed up again"
     ));
     if has_receipts {
         let open = match erased.open {
@@ -143,8 +151,10 @@ fn report(restored: &Restored, window: Duration, has_receipts: bool) {
         ));
     } else {
         say(
-            "people who were erased since then are here again: erase them by their receipts (move this database away, and restore again with --erased), or one by one",
+            "people who were erased since then are back: erase them one by one, or move this database away and restore again with their receipts (--erased)",
         );
     }
-    say("what was accepted, sent, or reported by Loops since then is not here; start the service");
+    say(
+        "nothing that was accepted, sent, or reported by Loops since then is here. Now start the service",
+    );
 }

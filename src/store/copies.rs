@@ -55,6 +55,8 @@ pub struct Restored {
     pub path: PathBuf,
     /// The time of the backup. It has nothing that happened later.
     pub made_at: Timestamp,
+    /// The version of the schema that it had, if that was an earlier one, which was migrated.
+    pub migrated_from: Option<i32>,
     /// All messages.
     pub messages: u64,
     /// The messages among them that wait to be delivered.

@@ -69,6 +69,8 @@ pub(super) async fn open(
         let tried = match found {
             Ok(Found::Nothing { has_schema }) => create(connection, options, has_schema, "").await,
             Ok(Found::Meta(meta)) if meta.version < version => {
+                // A schema to which a queue is being moved belongs to the version that moves it.
+                moving::may_admit(connection, &address, &schema).await?;
                 migrate(connection, options.migrations).await
             }
             Ok(Found::Meta(meta)) if meta.usable_from > version => {
@@ -117,6 +119,7 @@ pub(super) async fn state(
     };
     let version = meta.version;
     if version < current {
+        moving::may_admit(connection, &address, &schema).await?;
         return Ok(Schema::Older { version, current });
     }
     if meta.usable_from > current {
@@ -221,24 +224,20 @@ pub(super) async fn migrate(
             let step = "UPDATE @meta SET version = version + 1, usable_from = $1";
             connection.execute(step, params![*usable_from]).await?;
         }
-        if let Some(last) = migrations.get(done..).and_then(<[_]>::last) {
-            let (from, to) = (version, version_of(migrations));
-            info!(
-                from,
-                to,
-                usable_from = last.usable_from,
-                "the schema of the database is migrated"
-            );
-        }
-        Ok(())
+        Ok((version, migrations.get(done..).and_then(<[_]>::last)))
     };
-    end(connection, migrated.await).await
+    let (from, last) = end(connection, migrated.await).await?;
+    if let Some(Migration { usable_from, .. }) = last {
+        let to = version_of(migrations);
+        info!(from, to, usable_from, "the schema of the database was migrated");
+    }
+    Ok(())
 }
 
 /// Commits, or rolls back and returns why.
-async fn end(connection: &Connection, written: Result<(), Fault>) -> Result<(), Fault> {
+async fn end<T>(connection: &Connection, written: Result<T, Fault>) -> Result<T, Fault> {
     match written {
-        Ok(()) => connection.batch("COMMIT").await,
+        Ok(result) => connection.batch("COMMIT").await.map(|()| result),
         Err(fault) => {
             connection.batch("ROLLBACK").await?;
             Err(fault)

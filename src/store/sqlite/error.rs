@@ -279,7 +279,7 @@ pub enum OpenError {
     },
     /// The file was written by an earlier release, and the command must not migrate it.
     #[error(
-        "{path:?} was written by an earlier version of this program (schema {version}): use that version, or start this one on it, which upgrades it"
+        "{path:?} was written by an earlier version of this program (schema {version}): use that version, or start this one on it, which upgrades it unless its queue was moved"
     )]
     Older {
         /// The database file.

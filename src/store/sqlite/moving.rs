@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use super::error::{Fault, OpenError, explain};
 use super::folder;
-use super::open::{FileOptions, Found, empty_wal, identify};
+use super::open::{FileOptions, Found, SCHEMA_VERSION, empty_wal, identify, version};
 use super::options::SqliteOptions;
 use super::restored::Restorations;
 use super::rows::{from_ms, to_ms};
@@ -271,10 +271,13 @@ impl Source {
             // Checked before anything is written: a file that is not ours stays as it is.
             let found = file.open_reader().and_then(|mut reader| {
                 let snapshot = reader.transaction()?;
-                Ok(identify(&snapshot)?)
+                Ok((identify(&snapshot)?, version(&snapshot)?))
             });
-            let found = found.map_err(|fault| refused(explain(&path, fault)))?;
+            let (found, version) = found.map_err(|fault| refused(explain(&path, fault)))?;
             match found {
+                Found::Moved(_) if version != SCHEMA_VERSION => {
+                    return Err(refused(OpenError::Older { path, version }));
+                }
                 Found::Ours | Found::Moved(_) => {}
                 Found::Empty => return Err(MoveError::NoSource { from }),
                 other => {

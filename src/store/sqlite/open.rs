@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 use tracing::{info, warn};
 
 use super::backup;
@@ -31,6 +31,9 @@ const HAS_META: &str = "
 
 /// ?1 key.
 const SET_INSTALLATION_KEY: &str = "UPDATE meta SET value = ?1 WHERE name = 'installation_key'";
+
+/// The table of a row that refers to a row that does not exist.
+const ORPHAN: &str = "SELECT \"table\" FROM pragma_foreign_key_check LIMIT 1";
 
 /// Marks a file as ours: `SGLP`.
 const APPLICATION_ID: i32 = 0x5347_4c50;
@@ -193,9 +196,9 @@ pub(super) fn schema(options: &SqliteOptions) -> Result<Schema, OpenError> {
 pub(super) enum Found {
     Empty,
     Ours,
-    /// Ours, but the queue was moved, or is being moved.
+    /// Ours, perhaps of an earlier release, but the queue was moved, or is being moved.
     Moved(Mark),
-    /// A backup that was made at this time, and was not restored.
+    /// A backup of this release or an earlier one that was made at this time, and was not restored.
     Copy(Timestamp),
     Foreign,
     /// Made before the first release.
@@ -214,15 +217,18 @@ pub(super) enum Found {
 fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connection, OpenError> {
     let path = options.path.as_path();
     let explained = |error: rusqlite::Error| explain(path, error.into());
+    enforce_foreign_keys(&connection, false).map_err(explained)?;
     let transaction =
         connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explained)?;
     let identified = || identify_as(&transaction, options.migrations).map_err(explained);
     let mut found = identified()?;
+    let to = version_of(options.migrations);
+    let mut migrated_from = None;
     if let Found::Older(from) = found {
-        migrate(&transaction, from, options.migrations).map_err(explained)?;
+        info!(from, to, "migrating the schema of the database");
+        upgrade(&transaction, from, options.migrations).map_err(|fault| explain(path, fault))?;
+        migrated_from = Some(from);
         found = identified()?;
-        let to = version_of(options.migrations);
-        info!(from, to, "the schema of the database is migrated");
     }
     if let Some(refusal) = found.refusal(path) {
         return Err(refusal);
@@ -231,7 +237,47 @@ fn prepare(options: &SqliteOptions, mut connection: Connection) -> Result<Connec
         make_schema(options, &transaction).map_err(explained)?;
     }
     transaction.commit().map_err(explained)?;
+    enforce_foreign_keys(&connection, true).map_err(explained)?;
+    if let Some(from) = migrated_from {
+        info!(from, to, "the schema of the database was migrated");
+    }
     Ok(connection)
+}
+
+/// Whether rows must refer to rows that exist. Off while a migration runs: one that rebuilds a table drops the old one,
+/// although rows of other tables refer to it. Has no effect within a transaction.
+fn enforce_foreign_keys(connection: &Connection, is_on: bool) -> Result<(), rusqlite::Error> {
+    connection.pragma_update(None, "foreign_keys", is_on)
+}
+
+/// Brings the schema of a copy of the database to this version. Returns the version that it had, unless it was this one.
+pub(super) fn upgrade_copy(
+    connection: &mut Connection,
+    migrations: &[&str],
+) -> Result<Option<i32>, Fault> {
+    let from = version(connection)?;
+    if from == version_of(migrations) {
+        return Ok(None);
+    }
+    enforce_foreign_keys(connection, false)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    upgrade(&transaction, from, migrations)?;
+    transaction.commit()?;
+    enforce_foreign_keys(connection, true)?;
+    Ok(Some(from))
+}
+
+/// Migrates a schema of an earlier release, and checks that all rows still refer to rows that exist. Foreign keys must
+/// not be enforced meanwhile.
+fn upgrade(transaction: &Connection, from: i32, migrations: &[&str]) -> Result<(), Fault> {
+    migrate(transaction, from, migrations)?;
+    let orphan: Option<String> = transaction.query_row(ORPHAN, [], |row| row.get(0)).optional()?;
+    match orphan {
+        None => Ok(()),
+        Some(_) => Err(Fault::Broken(
+            "the schema was not migrated, because rows would refer to rows that do not exist (see PRAGMA foreign_key_check)",
+        )),
+    }
 }
 
 /// The version to which migrations lead.
@@ -290,10 +336,15 @@ pub(super) fn identify(connection: &Connection) -> Result<Found, rusqlite::Error
     identify_as(connection, MIGRATIONS)
 }
 
-fn identify_as(connection: &Connection, migrations: &[&str]) -> Result<Found, rusqlite::Error> {
+/// Compares a file with these migrations. What was moved, and what is a backup, is not opened in whatever version.
+pub(super) fn identify_as(
+    connection: &Connection,
+    migrations: &[&str],
+) -> Result<Found, rusqlite::Error> {
     let (application, version) = marks(connection)?;
     let current = version_of(migrations);
-    if (application, version) == (APPLICATION_ID, current)
+    if application == APPLICATION_ID
+        && (FIRST_VERSION..=current).contains(&version)
         && let Ok(Some(mark)) = moving::mark(connection)
     {
         return Ok(Found::Moved(mark));
@@ -301,7 +352,9 @@ fn identify_as(connection: &Connection, migrations: &[&str]) -> Result<Found, ru
     Ok(match application {
         APPLICATION_ID if version > current => Found::Later(version),
         APPLICATION_ID if (1..FIRST_VERSION).contains(&version) => Found::Earlier,
-        APPLICATION_ID if (FIRST_VERSION..current).contains(&version) => Found::Older(version),
+        APPLICATION_ID if (FIRST_VERSION..current).contains(&version) => {
+            backup::copied_at(connection)?.map_or(Found::Older(version), Found::Copy)
+        }
         APPLICATION_ID if version == current && is_whole(connection, migrations)? => {
             backup::copied_at(connection)?.map_or(Found::Ours, Found::Copy)
         }
@@ -325,6 +378,7 @@ fn identify_as(connection: &Connection, migrations: &[&str]) -> Result<Found, ru
 /// Whether the schema has everything of this release unchanged, and all required single values.
 fn is_whole(connection: &Connection, migrations: &[&str]) -> Result<bool, rusqlite::Error> {
     let model = Connection::open_in_memory()?;
+    enforce_foreign_keys(&model, false)?;
     migrate(&model, FIRST_VERSION - 1, migrations)?;
     let mut expected =
         model.prepare("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL")?;
@@ -343,6 +397,11 @@ fn is_whole(connection: &Connection, migrations: &[&str]) -> Result<bool, rusqli
 /// Whether the file is a database of this release, with its whole schema.
 pub(super) fn is_ours(connection: &Connection) -> Result<bool, Fault> {
     Ok(matches!(identify(connection)?, Found::Ours))
+}
+
+/// Returns the version of the schema.
+pub(super) fn version(connection: &Connection) -> Result<i32, rusqlite::Error> {
+    Ok(marks(connection)?.1)
 }
 
 /// Whether this program made the file, in whatever version.

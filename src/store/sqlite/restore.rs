@@ -16,7 +16,7 @@ use super::backup::{SET_BACKUP_AT, UNSET_COPIED_AT, quick_check};
 use super::error::{Fault, OpenError, explain};
 use super::group::{Effects, Step as _};
 use super::network::network_disk;
-use super::open::{Found, identify};
+use super::open::{Found, MIGRATIONS, identify_as, upgrade_copy};
 use super::part::{Part, Replaces, Taken, with_end};
 use super::restored::{Restoration, Restorations};
 use super::rows::{from_ms, to_ms};
@@ -65,18 +65,30 @@ pub struct Restore {
     target: PathBuf,
     connection: Connection,
     made_at: Timestamp,
+    /// The version of the copy's schema, if it was an earlier one.
+    migrated_from: Option<i32>,
     digests: Digests,
     /// The name of the copy in errors.
     from: String,
 }
 
 impl Restore {
-    /// Copies a file, or standard input if it is `None`, into the configured data folder and checks the copy. Blocks.
-    /// `now` is the current time.
+    /// Copies a file, or standard input if it is `None`, into the configured data folder, checks the copy and migrates
+    /// its schema. Blocks. `now` is the current time.
     pub fn open(
         from: Option<&Path>,
         config: &StoreConfig,
         now: Timestamp,
+    ) -> Result<Self, CopyError> {
+        Self::open_as(from, config, now, MIGRATIONS)
+    }
+
+    /// Does the same with these migrations.
+    pub(super) fn open_as(
+        from: Option<&Path>,
+        config: &StoreConfig,
+        now: Timestamp,
+        migrations: &[&str],
     ) -> Result<Self, CopyError> {
         let target = folder::file_in(&config.data);
         for end in ["", "-wal", "-shm"] {
@@ -113,11 +125,11 @@ impl Restore {
             }
         };
         pour(&mut stream, &part, &name)?;
-        let (connection, made_at) = check(&path, &name)?;
+        let Checked { connection, made_at, migrated_from } = check(&path, &name, migrations)?;
         let key = digests(&connection).map_err(|fault| damaged(&name, &fault))?;
         // If a clock was ahead, the events would never expire.
         let made_at = made_at.unwrap_or(now).min(now);
-        Ok(Self { part, target, connection, made_at, digests: key, from: name })
+        Ok(Self { part, target, connection, made_at, migrated_from, digests: key, from: name })
     }
 
     /// Returns the digests of the copied installation, with which its receipts are signed.
@@ -134,7 +146,7 @@ impl Restore {
     pub fn finish(mut self, receipts: &[Receipt], now: Timestamp) -> Result<Restored, CopyError> {
         let prepared = self.prepare(receipts, now);
         let (erased, messages, waiting) = prepared.map_err(|fault| self.failed(fault))?;
-        let Self { part, target, connection, made_at, .. } = self;
+        let Self { part, target, connection, made_at, migrated_from, .. } = self;
         let closed = connection.close().map_err(|(_, error)| Fault::from(error));
         let write = |source| CopyError::Write { path: target.clone(), source };
         closed.map_err(|fault| write(Box::new(fault)))?;
@@ -142,7 +154,7 @@ impl Restore {
             io::ErrorKind::AlreadyExists => CopyError::HasDatabase { path: target.clone() },
             _ => write(source.into()),
         })?;
-        Ok(Restored { path: target, made_at, messages, waiting, erased })
+        Ok(Restored { path: target, made_at, migrated_from, messages, waiting, erased })
     }
 
     fn failed(&self, fault: Fault) -> CopyError {
@@ -237,9 +249,18 @@ impl Read for Noted<'_> {
     }
 }
 
-/// Opens the unfinished file exclusively, as one file without a log, and checks that it is an intact database of this
-/// release. Returns when the copy was made, if that is known.
-fn check(path: &Path, from: &str) -> Result<(Connection, Option<Timestamp>), CopyError> {
+/// A copy that can be used.
+struct Checked {
+    connection: Connection,
+    /// When it was made, if that is known.
+    made_at: Option<Timestamp>,
+    /// The version of its schema, if it was an earlier one.
+    migrated_from: Option<i32>,
+}
+
+/// Opens the unfinished file exclusively, as one file without a log, checks that it is an intact database of this
+/// release or an earlier one, and migrates it. So what prepares it knows this release's schema alone.
+fn check(path: &Path, from: &str, migrations: &[&str]) -> Result<Checked, CopyError> {
     let open = || -> Result<_, Fault> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags)?;
@@ -249,27 +270,19 @@ fn check(path: &Path, from: &str) -> Result<(Connection, Option<Timestamp>), Cop
         // The file is synced as a whole, and discarded if anything fails before.
         connection.pragma_update(None, "synchronous", "off")?;
         connection.pragma_update(None, "secure_delete", true)?;
-        let found = identify(&connection)?;
+        let found = identify_as(&connection, migrations)?;
         Ok((connection, found))
     };
-    let (connection, found) = open().map_err(|fault| unusable(path, from, fault))?;
+    let (mut connection, found) = open().map_err(|fault| unusable(path, from, fault))?;
     let made_at = match found {
         Found::Copy(at) => Some(at),
-        Found::Ours => None,
+        Found::Ours | Found::Older(_) => None,
         Found::Empty => return Err(not_a_backup(from, "it is empty")),
         Found::Foreign => return Err(not_a_backup(from, "it is a database of another program")),
         Found::Earlier => {
             return Err(not_a_backup(
                 from,
                 "an earlier build of this program wrote it, from before its first release, whose databases are not migrated",
-            ));
-        }
-        Found::Older(version) => {
-            return Err(not_a_backup(
-                from,
-                format!(
-                    "an earlier version of this program wrote it (schema {version}): restore it with that version, then start this one, which upgrades it"
-                ),
             ));
         }
         Found::Later(version) => {
@@ -289,20 +302,28 @@ fn check(path: &Path, from: &str) -> Result<(Connection, Option<Timestamp>), Cop
                 ),
             ));
         }
-        Found::Damaged => {
-            let problem = "its schema was changed, or is not whole".to_owned();
-            return Err(CopyError::Damaged { from: from.to_owned(), problem });
-        }
+        Found::Damaged => return Err(not_whole(from)),
     };
     let problem = quick_check(&connection).map_err(|error| unusable(path, from, error.into()))?;
     if problem != "ok" {
         return Err(CopyError::Damaged { from: from.to_owned(), problem });
     }
+    let migrated = upgrade_copy(&mut connection, migrations)
+        .and_then(|from| Ok((from, identify_as(&connection, migrations)?)));
+    let (migrated_from, found) = migrated.map_err(|fault| unusable(path, from, fault))?;
+    if !matches!(found, Found::Ours | Found::Copy(_)) {
+        return Err(not_whole(from));
+    }
     let made_at = match made_at {
         Some(at) => Some(at),
         None => last_seen(&connection).map_err(|fault| unusable(path, from, fault))?,
     };
-    Ok((connection, made_at))
+    Ok(Checked { connection, made_at, migrated_from })
+}
+
+fn not_whole(from: &str) -> CopyError {
+    let problem = "its schema was changed, or is not whole".to_owned();
+    CopyError::Damaged { from: from.to_owned(), problem }
 }
 
 fn unusable(path: &Path, from: &str, fault: Fault) -> CopyError {
@@ -312,7 +333,7 @@ fn unusable(path: &Path, from: &str, fault: Fault) -> CopyError {
         {
             not_a_backup(from, "it is not a database")
         }
-        fault if fault.is_damage() => damaged(from, fault),
+        fault if fault.is_damage() || fault.is_broken() => damaged(from, fault),
         _ => CopyError::Write { path: path.to_owned(), source: Box::new(explain(path, fault)) },
     }
 }

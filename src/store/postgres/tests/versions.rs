@@ -144,3 +144,17 @@ async fn a_migration_that_fails_changes_nothing() {
     put(&old, message("a")).await;
     old.ready().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_schema_to_which_an_earlier_version_moves_a_queue_is_left_to_it() {
+    let schema = Schema::empty().await;
+    open(&schema).await.close().await;
+    raw(&schema).await.batch("INSERT INTO @moves (id, began_at) VALUES ('1', 1)").await.unwrap();
+    let options = PostgresOptions { migrations: NEXT, ..options(&schema.0) };
+    let looked = schema_of(options).await.unwrap_err();
+    let refused = open_as(&schema, NEXT).await.map(drop).unwrap_err();
+    for error in [looked, refused] {
+        assert!(matches!(error, OpenError::BeingMoved { .. }), "{error:?}");
+    }
+    assert_eq!(version(&schema).await, (1, 1));
+}

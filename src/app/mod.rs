@@ -7,6 +7,7 @@ mod changes;
 mod chores;
 mod counters;
 mod error;
+mod last_times;
 mod open_files;
 mod openapi;
 mod parts;
@@ -92,6 +93,7 @@ impl App {
             store.close().await;
             return Err(error);
         }
+        last_times::show(&config, &*store, clock.now()).await;
         let process = Process::new();
         let turns = Turns::default();
         let room = Room::new(turns.clone());

@@ -131,6 +131,11 @@ impl Assembly {
         });
     }
 
+    /// Returns how many of the messages are replayed.
+    pub(super) fn replayed(&self) -> u64 {
+        self.plans.iter().filter(|planned| planned.origin.replay > 0).count() as u64
+    }
+
     /// Returns the guards that intervened, one entry for each delivery and guard.
     pub(super) fn guarded(&self) -> Vec<Guard> {
         let plans = self.plans.iter().filter_map(|planned| planned.judged.plan.as_ref().ok());

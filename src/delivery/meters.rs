@@ -15,6 +15,8 @@ pub(super) struct Meters {
     latency: [Histogram; Class::COUNT],
     in_flight: Gauge,
     retrying: Gauge,
+    leases: Counter,
+    fenced: Counter,
 }
 
 /// Counts a request as waiting for Loops' response until this is dropped.
@@ -41,6 +43,8 @@ impl Meters {
             }),
             in_flight,
             retrying,
+            leases: counter!(telemetry::LEASE_CHANGES, "destination" => name()),
+            fenced: counter!(telemetry::FENCED, "destination" => name()),
         }
     }
 
@@ -60,6 +64,16 @@ impl Meters {
     /// Records that Loops accepted a request of a message that was accepted this long ago.
     pub(super) fn delivered(&self, class: Class, after: Duration) {
         self.latency[class.index()].record(after);
+    }
+
+    /// Counts that this process took the lease.
+    pub(super) fn took_lease(&self) {
+        self.leases.increment(1);
+    }
+
+    /// Counts that this process lost the lease before giving it back.
+    pub(super) fn lost_lease(&self) {
+        self.fenced.increment(1);
     }
 
     /// Sets the number of lanes whose first message waits for its next attempt.

@@ -53,7 +53,7 @@ impl Stepper {
         let message_id = &freezing.job.message_id;
         let planned = self.plan_turn(freezing).await?;
         drop(preparing);
-        let PlannedTurn { merge: planned, message_ids, guarded } = match planned {
+        let PlannedTurn { merge: planned, message_ids, guarded, replayed } = match planned {
             Ok(planned) => planned,
             Err(not_planned) => return Ok(not_planned),
         };
@@ -96,6 +96,7 @@ impl Stepper {
             }
             None => {}
         }
+        self.count_replayed(replayed);
         // A neighbour is merged only if it has a request, so only the first message can be unmatched.
         if let Some(reason) = frozen.unmatched {
             self.count_unmatched(message_id, reason);
@@ -139,6 +140,7 @@ impl Stepper {
         let merge =
             NewMerge { plans, merged: Vec::new(), claims: Vec::new(), is_shadow: false, cap: None };
         let frozen = self.queue.freeze(lease, merge).await?;
+        self.count_replayed(u64::from(job.replay.number > 0));
         if let Some(reason) = frozen.unmatched {
             self.count_unmatched(&job.message_id, reason);
         }
@@ -152,13 +154,21 @@ impl Stepper {
         info!(destination = self.name, message_id, reason, "unmatched");
     }
 
-    /// Registers the counters of the guards, so that they are shown before a guard first intervenes.
-    pub(super) fn register_guards(&self) {
+    /// Counts replayed messages that were planned.
+    fn count_replayed(&self, messages: u64) {
+        if messages > 0 {
+            counter!(telemetry::REPLAYED, "destination" => self.name.clone()).increment(messages);
+        }
+    }
+
+    /// Registers the counters of guards, replays and new contacts, so that they are shown before there is anything to
+    /// count.
+    pub(super) fn register_counters(&self) {
         for guard in Guard::ALL {
             counter!(telemetry::GUARDED, &guard_labels(&self.name, guard)).increment(0);
         }
-        for of_contacts in [telemetry::REVIVED, telemetry::NEW_CONTACTS] {
-            counter!(of_contacts, "destination" => self.name.clone()).increment(0);
+        for name in [telemetry::REPLAYED, telemetry::REVIVED, telemetry::NEW_CONTACTS] {
+            counter!(name, "destination" => self.name.clone()).increment(0);
         }
     }
 
@@ -225,7 +235,7 @@ impl Stepper {
             }
             message_ids.push(job.message_id);
         }
-        let guarded = assembly.guarded();
+        let (guarded, replayed) = (assembly.guarded(), assembly.replayed());
         let claims = knowledge.into_claims();
         let mut merge = NewMerge { claims, is_shadow, ..assembly.into_merge(&*self.clock) };
         merge.cap = self.cap(&destination, &merge);
@@ -237,7 +247,7 @@ impl Stepper {
                 "merged with its neighbours"
             );
         }
-        Ok(Ok(PlannedTurn { merge, message_ids, guarded }))
+        Ok(Ok(PlannedTurn { merge, message_ids, guarded, replayed }))
     }
 
     /// Returns the knowledge of contacts, of which none has been read yet.
@@ -470,6 +480,8 @@ struct PlannedTurn {
     message_ids: Vec<String>,
     /// The guards that intervened, one entry for each delivery and guard.
     guarded: Vec<Guard>,
+    /// How many of the messages are replayed.
+    replayed: u64,
 }
 
 fn guard_labels(destination: &str, guard: Guard) -> [(&'static str, String); 2] {

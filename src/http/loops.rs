@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use jiff::Timestamp;
-use metrics::counter;
+use metrics::{counter, gauge};
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
 use tracing::{info, warn};
@@ -206,6 +206,8 @@ impl Hearing<'_> {
         let recorded = self.record(NewFeedback { record, forward }).await?;
         drop(account);
         let destination = self.destination;
+        let heard_at = self.now.as_millisecond() as f64 / 1_000.0;
+        gauge!(telemetry::LAST_FEEDBACK, "destination" => destination.to_owned()).set(heard_at);
         if recorded != Recorded::Duplicate {
             let labels = [("destination", destination.to_owned()), ("event", event.to_owned())];
             counter!(telemetry::FEEDBACK, &labels).increment(1);

@@ -11,10 +11,12 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use metrics::{Gauge, gauge};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::queue::NewMessage;
+use crate::telemetry;
 
 /// An engine that can count its pending messages.
 pub(super) trait Pending: Clone + Send + Sync + 'static {
@@ -49,6 +51,8 @@ pub(super) struct Backlog {
     full_until: tokio::sync::Mutex<Option<Instant>>,
     /// Notified when admitted messages are no longer in flight.
     landed: Notify,
+    /// Shows how many messages are in flight.
+    waiting: Gauge,
 }
 
 #[derive(Debug)]
@@ -75,6 +79,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut room = self.backlog.room();
         room.in_flight = room.in_flight.less(self.size);
+        self.backlog.waiting.set(room.in_flight.messages as f64);
         drop(room);
         self.backlog.landed.notify_waiters();
     }
@@ -111,6 +116,8 @@ impl Backlog {
     pub(super) async fn open<P: Pending>(max: Size, pending: &P) -> Result<Self, P::Fault> {
         let max = Size { messages: max.messages.max(1), bytes: max.bytes.max(1) };
         let left = max.less(pending.count().await?);
+        let waiting = gauge!(telemetry::STORE_WAITING);
+        waiting.set(0.0);
         Ok(Self {
             max,
             room: Mutex::new(Room {
@@ -121,6 +128,7 @@ impl Backlog {
             }),
             full_until: tokio::sync::Mutex::new(None),
             landed: Notify::new(),
+            waiting,
         })
     }
 
@@ -206,6 +214,7 @@ impl Backlog {
         }
         room.left = room.left.less(size);
         room.in_flight = room.in_flight.plus(size);
+        self.waiting.set(room.in_flight.messages as f64);
         room.since = room.since.plus(size);
         Some(Admitted { backlog: Arc::clone(self), size })
     }

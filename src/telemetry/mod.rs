@@ -150,6 +150,7 @@ fn describe() {
         "Deliveries from which a guard removed something, or that it kept from being sent"
     );
     describe_gauge!(CATALOGUE_AGE, "Age of the catalogue of properties, lists and events at Loops");
+    describe_counter!(REPLAYED, "Replayed messages that were planned again");
     describe_counter!(
         REVIVED,
         "Failed events that were replayed automatically, because their contacts were created afterwards"
@@ -174,6 +175,10 @@ fn describe() {
         "Messages that are held, because they would create too many contacts today"
     );
     describe_gauge!(QUEUE_OLDEST_SECONDS, "Age of the oldest pending message, by class");
+    describe_gauge!(
+        QUEUE_DRAIN_SECONDS,
+        "Time until the pending messages of a class and of those before it are sent, at the rate in force"
+    );
     describe_gauge!(ERASURES_PENDING, "Erasures of people that have not ended");
     describe_gauge!(RATE_LIMIT, "Requests a second in force");
     describe_gauge!(RATE_LIMIT_MAX, "Requests a second unless Loops slows us down");
@@ -181,6 +186,7 @@ fn describe() {
         DESTINATION_PAUSED,
         "1 while the destination is paused: Loops refuses its key, or its base URL is wrong"
     );
+    describe_gauge!(LAST_FEEDBACK, "When Loops last reported something by its webhooks");
     describe_counter!(FEEDBACK, "Events that Loops reported by its webhooks");
     describe_counter!(FEEDBACK_FORWARDS, "Webhooks of Loops that were to be handed on");
     describe_counter!(
@@ -188,6 +194,7 @@ fn describe() {
         "Log lines that were dropped because too many were waiting"
     );
     describe_gauge!(STORE_READY, "1 while messages can be stored");
+    describe_gauge!(STORE_WAITING, "Messages that are being stored");
     describe_histogram!(STORE_COMMIT_SECONDS, "Duration of transactions that write");
     describe_histogram!(STORE_GROUP_MESSAGES, "Messages that are accepted in one transaction");
     describe_gauge!(STORE_BYTES, "Size of the database file");
@@ -207,6 +214,8 @@ fn describe() {
     describe_gauge!(PROCESS_OPEN_FILES, "Open files and connections");
     describe_gauge!(PROCESS_MAX_FILES, "The most files and connections that may be open");
     describe_gauge!(LEASE_HELD, "1 while this process delivers for the destination");
+    describe_counter!(LEASE_CHANGES, "How often this process took the lease");
+    describe_counter!(FENCED, "How often this process lost a lease that it had not given back");
 }
 
 /// Returns an error and all its causes as one string. Otherwise the log's JSON format would show only the outermost

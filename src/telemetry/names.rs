@@ -25,6 +25,8 @@ pub const CONNECTIONS_CUT: &str = "segment_loops_connections_cut_total";
 pub const UNMATCHED: &str = "segment_loops_unmatched_total";
 /// Deliveries from which a guard removed something, or that it kept from being sent, by `destination` and `guard`.
 pub const GUARDED: &str = "segment_loops_guarded_total";
+/// Replayed messages that were planned again, by `destination`.
+pub const REPLAYED: &str = "segment_loops_replayed_messages_total";
 /// Failed events that were replayed automatically, by `destination`.
 pub const REVIVED: &str = "segment_loops_revived_total";
 /// Contacts that Loops was not known to have before it accepted a request for them, by `destination`.
@@ -56,6 +58,9 @@ pub const QUEUE_DEPTH: &str = "segment_loops_queue_depth_messages";
 pub const HELD_MESSAGES: &str = "segment_loops_held_messages";
 /// Age of the oldest pending message in seconds, by `destination` and `class`.
 pub const QUEUE_OLDEST_SECONDS: &str = "segment_loops_queue_oldest_age_seconds";
+/// How long the pending messages of a class and of those before it take to be sent, in seconds, by `destination` and
+/// `class`: at the rate in force, with one request for each, without those that are held.
+pub const QUEUE_DRAIN_SECONDS: &str = "segment_loops_queue_drain_seconds";
 /// Requests per second in force, by `destination`.
 pub const RATE_LIMIT: &str = "segment_loops_rate_limit_requests_per_second";
 /// Requests per second that are allowed unless Loops slows us down, by `destination`.
@@ -65,6 +70,8 @@ pub const RATE_LIMIT_MAX: &str = "segment_loops_rate_limit_max_requests_per_seco
 pub const DESTINATION_PAUSED: &str = "segment_loops_destination_paused";
 /// 1 while messages can be stored, otherwise 0.
 pub const STORE_READY: &str = "segment_loops_store_ready";
+/// Messages that are being stored: received or replayed ones whose transaction has not ended.
+pub const STORE_WAITING: &str = "segment_loops_store_waiting_messages";
 /// Duration of transactions that write messages and outcomes, in seconds; with PostgreSQL, only of transactions that
 /// write messages.
 pub const STORE_COMMIT_SECONDS: &str = "segment_loops_store_commit_seconds";
@@ -99,6 +106,13 @@ pub const PROCESS_OPEN_FILES: &str = "process_open_fds";
 pub const PROCESS_MAX_FILES: &str = "process_max_fds";
 /// 1 while this process holds the lease of a destination, otherwise 0, by `destination`.
 pub const LEASE_HELD: &str = "segment_loops_lease_held";
+/// How often this process took the lease of a destination, by `destination`.
+pub const LEASE_CHANGES: &str = "segment_loops_lease_changes_total";
+/// How often this process lost the lease of a destination that it had not given back, by `destination`.
+pub const FENCED: &str = "segment_loops_fenced_total";
+/// When Loops last reported something by its webhooks, in seconds since 1970, by `destination`; there is none before the
+/// first.
+pub const LAST_FEEDBACK: &str = "segment_loops_last_feedback_timestamp_seconds";
 /// Events that Loops reported by its webhooks, by `destination` and `event` (`other` if this release does not know it).
 pub const FEEDBACK: &str = "segment_loops_feedback_total";
 /// Webhooks to hand on, by `destination` and `outcome`: `handed_on`, `failed` (will be tried again), `given_up`,

@@ -85,13 +85,23 @@ async fn metric(service: &Service, line: &str) -> Option<u64> {
     found.map(|count| count.trim().parse().unwrap())
 }
 
+/// A metric of a time.
+async fn seconds(service: &Service, line: &str) -> Option<f64> {
+    let text = service.admin("/metrics").await.body.as_str().unwrap().to_owned();
+    let found = text.lines().find_map(|found| found.strip_prefix(line).map(str::to_owned));
+    found.map(|time| time.trim().parse().unwrap())
+}
+
 #[tokio::test]
 async fn an_event_is_kept_before_it_is_acknowledged() {
     let setup = setup();
     let service = setup.start();
     let answer = tell(&service, "msg_1", &event("email.delivered", "ada")).await;
     assert_eq!((answer.status, &answer.body), (200, &json!({"success": true})));
+    let last = "segment_loops_last_feedback_timestamp_seconds{destination=\"default\"}";
+    let heard = seconds(&service, last).await;
     let service = service.crash_and_restart(&setup);
+    assert!(heard.is_some() && seconds(&service, last).await == heard, "{heard:?}");
     let kept = about(&service, "ada").await;
     let [event] = kept.as_slice() else { panic!("{kept:?}") };
     assert_eq!(event["destination"], "default");

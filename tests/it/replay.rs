@@ -74,6 +74,9 @@ async fn a_failed_event_is_sent_again_with_a_new_key_and_both_stay_on_the_record
         .collect();
     assert_eq!(history, [(0, true, "failed"), (1, false, "delivered")]);
     assert_eq!(deliveries[0]["detail"], "Loops answered 400: scripted 400");
+    let metrics = service.admin("/metrics").await.body;
+    let counted = "segment_loops_replayed_messages_total{destination=\"default\"} 1\n";
+    assert!(metrics.as_str().unwrap().contains(counted), "{metrics}");
     // Once delivered it is not among the failed any more.
     let answer = ask(&service, json!({"allFailed": true})).await;
     assert_eq!(answer.body["replayed"], 0);

@@ -78,6 +78,10 @@ async fn metrics_count_what_came_and_what_went() {
         r#"segment_loops_delivery_latency_seconds_count{destination="default",class="live"} 0"#,
         r#"segment_loops_requests_in_flight{destination="default"} 0"#,
         r#"segment_loops_lanes_retrying{destination="default"} 0"#,
+        r#"segment_loops_queue_drain_seconds{destination="default",class="event"} 0"#,
+        r#"segment_loops_lease_changes_total{destination="default"} 1"#,
+        r#"segment_loops_fenced_total{destination="default"} 0"#,
+        r#"segment_loops_store_waiting_messages 0"#,
         r#"segment_loops_store_group_messages_bucket{le="1"} "#,
         r#"segment_loops_store_commit_seconds_bucket{le="0.0005"} "#,
         r#"http_server_request_duration_seconds_bucket{http_request_method="POST",http_route="/v1/track",http_response_status_code="200",le="10"} 1"#,
@@ -130,6 +134,11 @@ async fn counters_are_at_zero_before_anything_happens() {
         r#"segment_loops_feedback_forwards_total{destination="default",outcome="given_up"} 0"#,
         r#"segment_loops_connections_cut_total{listener="public",reason="no_room"} 0"#,
         r#"segment_loops_queue_depth_messages{destination="default",class="bulk"} 0"#,
+        r#"segment_loops_queue_drain_seconds{destination="default",class="bulk"} 0"#,
+        r#"segment_loops_lease_changes_total{destination="default"} "#,
+        r#"segment_loops_fenced_total{destination="default"} 0"#,
+        r#"segment_loops_replayed_messages_total{destination="default"} 0"#,
+        r#"segment_loops_store_waiting_messages 0"#,
         r#"segment_loops_destination_paused{destination="default"} 0"#,
         r#"segment_loops_config_last_reload_successful 1"#,
         concat!(
@@ -152,7 +161,9 @@ async fn counters_are_at_zero_before_anything_happens() {
     assert!(value("segment_loops_store_free_bytes ") > 0.0, "{text}");
     assert!(value("segment_loops_store_disk_bytes ") > 0.0, "{text}");
     assert!(value("segment_loops_store_bytes ") > 0.0, "{text}");
-    assert!(!text.contains("segment_loops_last_message_timestamp_seconds{"), "{text}");
+    for none in ["last_message", "last_feedback"] {
+        assert!(!text.contains(&format!("segment_loops_{none}_timestamp_seconds{{")), "{text}");
+    }
     #[cfg(target_os = "linux")]
     for name in [
         "process_start_time_seconds",
@@ -211,6 +222,40 @@ async fn a_source_that_sends_or_is_taken_away_shows_in_its_gauges() {
     let after = value(&seen, "segment_loops_config_last_reload_success_timestamp_seconds");
     let times = [before, last, after];
     assert!(before.is_some() && times.is_sorted(), "{times:?}");
+}
+
+/// A process that starts, whether instead of another one or beside it, knows when each source last sent something.
+pub async fn the_last_message_of_a_source_outlives_a_restart(on: impl FnOnce(Setup) -> Setup) {
+    const TWO: &str = r#"
+        [sources.shop]
+        write_keys = ["shop-key"]
+        destination = "default"
+        "#;
+    let data = tempfile::tempdir().unwrap();
+    let setup = on(Setup::with_loops("http://127.0.0.1:9/api/v1").config(TWO)).data(data.path());
+    let last = async |service: &Service, source: &str| {
+        let text = service.admin("/metrics").await.body.as_str().unwrap().to_owned();
+        let name = format!("segment_loops_last_message_timestamp_seconds{{source=\"{source}\"}}");
+        let line = text.lines().find_map(|line| line.strip_prefix(&name).map(str::to_owned));
+        line.map(|value| value.trim().parse::<f64>().unwrap())
+    };
+    let first = setup.start();
+    let sent = first.request(reqwest::Method::POST, "/v1/t").basic_auth("shop-key", Some(""));
+    assert_eq!(Service::answer(sent.body(track("u1", "m1").to_string())).await.status, 200);
+    let seen = last(&first, "shop").await.unwrap();
+    let second = setup.start();
+    let first = first.stop_and_restart(&setup).await;
+    for service in [&first, &second] {
+        let known = last(service, "shop").await.unwrap();
+        // The minute in which it came, and no later than the start.
+        assert!((seen..seen + 60.0).contains(&known), "{seen}, then {known}");
+        assert_eq!(last(service, "default").await, None);
+    }
+}
+
+#[tokio::test]
+async fn the_last_message_of_a_source_is_known_after_a_restart() {
+    the_last_message_of_a_source_outlives_a_restart(|setup| setup).await;
 }
 
 #[tokio::test]

@@ -146,6 +146,11 @@ async fn a_process_that_lost_the_lease_no_longer_reports_a_pause() {
     first.signal("CONT");
     first.logged(|line| line["message"] == "lease lost").await;
     shows(&first, &paused(0)).await;
+    for (service, lost) in [(&first, 1), (&second, 0)] {
+        let count = |name| format!("segment_loops_{name}_total{{destination=\"default\"}}");
+        shows(service, &format!("{} {lost}", count("fenced"))).await;
+        shows(service, &format!("{} 1", count("lease_changes"))).await;
+    }
     assert_eq!(first.stop().await, Some(0));
 }
 

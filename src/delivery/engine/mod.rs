@@ -73,7 +73,7 @@ impl Engine {
             traces: options.traces.clone(),
             sought: SoughtBefore::default(),
         };
-        stepper.register_guards();
+        stepper.register_counters();
         let stepper = Arc::new(stepper);
         Self { stepper, keeper, options }
     }
@@ -92,7 +92,10 @@ impl Engine {
                     logged = None;
                     match self.deliver(held, &stop).await {
                         Ok(()) => return,
-                        Err(LeaseLost) => warn!(destination, "lease lost"),
+                        Err(LeaseLost) => {
+                            self.stepper.meters.lost_lease();
+                            warn!(destination, "lease lost");
+                        }
                     }
                 }
                 Ok(Asked::Waiting(reason)) => {
@@ -118,6 +121,7 @@ impl Engine {
     /// Delivers until a stop is ordered, and then gives the lease back.
     async fn deliver(&self, held: HeldLease, stop: &Stop) -> Result<(), LeaseLost> {
         info!(destination = held.lease.destination, token = held.lease.token, "lease taken");
+        self.stepper.meters.took_lease();
         crash::point("lease.after");
         self.show_lease(true);
         let tenure = Tenure::new(&self.stepper, &self.keeper, &self.options, held);

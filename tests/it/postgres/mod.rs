@@ -17,6 +17,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use crate::seen::the_last_message_of_a_source_outlives_a_restart;
 use crate::support::{ScriptedLoops, Service, Setup, WRITE_KEY, track};
 use crate::two_processes::{each_shows_who_is_there_and_who_delivers, end_under_load};
 
@@ -57,6 +58,11 @@ async fn a_stop_under_load_loses_nothing_and_keeps_order_and_keys() {
 #[tokio::test]
 async fn each_process_shows_who_is_there_and_who_delivers() {
     each_shows_who_is_there_and_who_delivers(on_postgres("shown")).await;
+}
+
+#[tokio::test]
+async fn the_last_message_of_a_source_is_known_after_a_restart() {
+    the_last_message_of_a_source_outlives_a_restart(on_postgres("silent")).await;
 }
 
 #[tokio::test]

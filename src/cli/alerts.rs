@@ -28,7 +28,8 @@ enum AlertsCommand {
 #[command(after_long_help = "\
 Needs [alerts] alone, no keys and no running service:
   segment-loops alerts test --config segment-loops.toml
-  SEGMENT_LOOPS__ALERTS__WEBHOOK_URL=https://example.com/alerts segment-loops alerts test")]
+  SEGMENT_LOOPS__ALERTS__WEBHOOK_URL=https://example.com/alerts \\
+    segment-loops alerts test")]
 struct TestArgs {
     #[command(flatten)]
     config: ConfigOptions,

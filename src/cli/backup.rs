@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
+use indicatif::HumanBytes;
 
 use super::options::{StoreOptions, size, whole};
 use super::{CliError, is_stream, runtime, say, start_telemetry, warn};
@@ -26,18 +27,21 @@ const KEEP_MAX: usize = 100_000;
 /// Options of `backup`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-The copy holds everything that was acknowledged before the command began, and nothing that was erased
-before. It holds personal data, and the key of the installation: keep it as you keep the data folder.
-`segment-loops restore` puts it back; nothing else makes it ready for use.
+The copy contains everything that was acknowledged before the command began, and nothing that was \
+erased before. It contains personal data and the key of the installation, so protect it as you \
+protect the data folder. Only `segment-loops restore` makes it ready for use again.
 
-  segment-loops backup --to /backups/ --keep 14            a file named by the time; 14 of them stay
-  segment-loops backup --to /backups/queue.db              replaces the backup of that name
-  segment-loops backup --to - | age -r KEY > queue.db.age  for programs that encrypt or upload")]
+A file named after the time, in a folder that keeps the newest 14:
+  segment-loops backup --to /backups/ --keep 14
+A file that replaces the backup of that name:
+  segment-loops backup --to /backups/queue.db
+To programs that encrypt or upload:
+  segment-loops backup --to - | age -r KEY > queue.db.age")]
 pub struct BackupArgs {
-    /// A file, a folder that exists, or - for standard output.
+    /// A file, an existing folder, or - for standard output.
     #[arg(long, value_name = "PATH")]
     to: PathBuf,
-    /// How many backups of this installation stay in the folder: older ones are removed.
+    /// How many backups of this installation to keep in the folder; older ones are removed.
     #[arg(long, value_name = "N", value_parser = whole(1, KEEP_MAX))]
     keep: Option<u64>,
     #[command(flatten)]
@@ -79,12 +83,11 @@ pub(super) fn run(args: BackupArgs) -> Result<(), CliError> {
     })?;
     drop(stdout);
     let BackedUp { at, path, bytes, removed } = made;
+    let size = HumanBytes(bytes);
     match path {
         // Standard output carries the backup.
-        None => warn(&format!("backed up: {bytes} bytes, as of {at:.0}")),
-        Some(path) => {
-            say(&format!("backed up to {}: {bytes} bytes, as of {at:.0}", path.display()))
-        }
+        None => warn(&format!("backed up: {size}, as of {at:.0}")),
+        Some(path) => say(&format!("backed up to {}: {size}, as of {at:.0}", path.display())),
     }
     for path in removed {
         say(&format!("removed {}", path.display()));

@@ -24,13 +24,14 @@ const EVENT_PAGES_MAX: u32 = 40;
 /// Options of `check`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Finds all errors at once: in the files, in triggers and mappings, in keys and secrets; then asks Loops
+Finds all errors at once: in the files, in triggers and mappings, in keys and secrets; then asks Loops \
 whether it accepts the keys and has the names that the mappings spell out. Sends and changes nothing.
 
   segment-loops check --config segment-loops.toml
-  segment-loops check --subscriptions subscriptions.toml --cases cases.yaml --offline   (for CI)
+For CI:
+  segment-loops check --offline --subscriptions new.toml --cases cases.yaml
 
-Exit codes: 0 if there are no errors (warnings do not count), 3 if the configuration has errors, 1 if only
+Exit codes: 0 if there are no errors (warnings do not count), 3 if the configuration has errors, 1 if only \
 cases fail, or Loops refuses a key or lacks a name.")]
 pub struct CheckArgs {
     /// Subscription files (TOML, YAML or JSON), instead of the configured ones.

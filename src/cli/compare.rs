@@ -26,12 +26,13 @@ const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Options of `compare`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Compares the subscriptions in force (those of the configuration) with changed ones, over the latest
-messages that a changed subscription takes before or after the change, and shows how their requests
+Compares the subscriptions in force (those of the configuration) with changed ones, over the latest \
+messages that a changed subscription takes before or after the change, and shows how their requests \
 differ. Nothing is changed or sent. Messages contain personal data, and so does the output.
 
   segment-loops compare --subscriptions new.toml --data /data --last 200
-  segment-loops compare --subscriptions new.toml --messages samples.jsonl   (for CI: no database, no keys)
+For CI, without a database and keys:
+  segment-loops compare --subscriptions new.toml --messages samples.jsonl
 
 Exit codes: 0 if nothing changes, 4 if something does, 1 if the comparison could not be made.")]
 pub struct CompareArgs {

@@ -15,17 +15,17 @@ pub struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Show every key with its value, and where each value comes from that is not the default.
+    /// Show every key with its value, and the origin of each value that is not the default.
     Show(ShowArgs),
 }
 
 /// Options of `config show`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Takes the same options as `serve`, and puts the same layers together: the defaults, the file, the
-environment, the options. Secrets are hidden, so that the output can be shown to others; so are values of
-keys that the program does not know. The output is TOML: with its secrets filled in, it is a configuration
-file. A configuration with errors is shown, too; the errors follow, with exit code 3.
+Takes the same options as `serve`, and combines the same layers: defaults, file, environment, \
+options. Secrets are hidden, and so are the values of unknown keys, so the output can be shown to \
+others. It is TOML: fill in the secrets, and you have a configuration file. A configuration with \
+errors is shown too; the errors follow, and the exit code is 3.
 
   segment-loops config show --config segment-loops.toml
   docker exec segment-loops segment-loops config show

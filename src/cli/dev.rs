@@ -30,12 +30,15 @@ const LISTEN: &str = "127.0.0.1:8080";
 /// Options of `dev`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-  segment-loops dev                                          prints what to try
+Prints what to try, and keeps nothing unless --data names a folder.
+
+  segment-loops dev
   segment-loops dev --subscriptions subscriptions.toml --data trial
 
-Environment variables can set any key, as for `serve`, except what dev sets itself: the keys, secrets and
-tokens that it prints; the base URL of each destination, which is that of the sandbox; and the place of the
-database, so that it never delivers what waits in the one of the service.")]
+Environment variables can set any key, as for `serve`, except what dev sets itself: the keys, \
+secrets and tokens that it prints; the base URL of each destination, which is that of the sandbox; \
+and the place of the database, so that it never delivers what waits in the database of the \
+service.")]
 pub struct DevArgs {
     /// Address and port of the service [default: 127.0.0.1:8080].
     #[arg(long, value_name = "ADDR")]
@@ -50,7 +53,7 @@ pub struct DevArgs {
     #[arg(long, value_name = "FILE")]
     subscriptions: Vec<PathBuf>,
     /// Format of the log [default: pretty].
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "FORMAT", value_enum)]
     log_format: Option<LogFormat>,
 }
 

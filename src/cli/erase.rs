@@ -22,9 +22,10 @@ use crate::segment::PersonIdKind;
 #[command(
     group = ArgGroup::new("what").required(true).args(["user", "email", "receipt", "verify"]),
     after_long_help = "\
-Accepts a message of type delete for the person, as POST /api/erasures does, and prints the receipt. It
-goes to Loops behind all that waits for the person. Once Loops has deleted the contact, the contents of
-the person's messages are erased; if Loops refuses, nothing is. --receipt shows how far that has come.
+Accepts a message of type delete for the person, as POST /api/erasures does, and prints the \
+receipt. The deletion is sent behind everything that is waiting for the person. Once Loops has \
+deleted the contact, the contents of the person's messages are erased; if Loops refuses, nothing \
+is. --receipt shows how far it has come.
 
   segment-loops erase --user user_1 --data /data
   segment-loops erase --receipt ID --data /data
@@ -40,7 +41,7 @@ pub struct EraseArgs {
     /// Show the receipt with this id.
     #[arg(long, value_name = "ID")]
     receipt: Option<String>,
-    /// Check that this installation made the receipt in a file (- for standard input) as it is.
+    /// Check that this installation made the receipt in a file (- for standard input), and that it is unchanged.
     #[arg(long, value_name = "FILE")]
     verify: Option<PathBuf>,
     #[command(flatten)]

@@ -19,11 +19,14 @@ const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Options of `eval`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Each line is a JSON object with an `event` (a Segment message) and one of:
-  {\"trigger\": \"type = \\\"track\\\"\", \"event\": {…}}      -> {\"match\": true}
-  {\"mapping\": {…}, \"event\": {…}}                     -> {\"output\": …}
-  {\"subscription\": {…}, \"event\": {…}}                -> {\"requests\": […], \"warnings\": […]} or {\"skipped\": \"…\"}
-A line with a subscription may have \"unsupported\": \"pass\" (the default here), \"omit\" or \"flatten\".
+Each line is a JSON object with an `event` (a Segment message) and one of these, and gives:
+  {\"trigger\": \"type = \\\"track\\\"\", \"event\": {…}}
+    -> {\"match\": true}
+  {\"mapping\": {…}, \"event\": {…}}
+    -> {\"output\": …}
+  {\"subscription\": {…}, \"event\": {…}}
+    -> {\"requests\": […], \"warnings\": […]} or {\"skipped\": \"…\"}
+A line with a subscription may have \"unsupported\": \"pass\" (the default here), \"omit\" or \"flatten\". \
 Failures give {\"error\": \"…\"}. Other keys and blank lines are ignored.
 
   segment-loops eval < lines.jsonl > answers.jsonl")]

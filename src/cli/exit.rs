@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use super::CliError;
 use crate::app::AppError;
 
-/// How a command ended. The numbers are part of the interface: docs/configuration.md and `--help` list them.
+/// How a command ended. The numbers are part of the interface: docs/commands.md and `--help` list them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Exit {
     /// The command did what it was asked to do.
@@ -25,7 +25,7 @@ pub(super) const TABLE: &str = "\
 Exit codes:
   0  done
   1  failed; the message says why
-  2  wrong arguments, or none that fit this configuration; nothing was done
+  2  wrong arguments, or a command that this configuration rules out; nothing was done
   3  wrong configuration; nothing was done
   4  done in part; for compare, drift and migrate --check: something differs
 

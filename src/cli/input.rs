@@ -30,10 +30,14 @@ pub(super) fn read_text(file: &Path) -> Result<String, CliError> {
     Ok(text)
 }
 
-pub(super) fn unreadable(file: &Path, source: std::io::Error) -> CliError {
-    let name = match is_stream(file) {
+/// Returns the name of an input file, for people.
+pub(super) fn shown(file: &Path) -> String {
+    match is_stream(file) {
         true => "standard input".to_owned(),
         false => file.display().to_string(),
-    };
-    CliError::Io { what: format!("{name} cannot be read"), source }
+    }
+}
+
+pub(super) fn unreadable(file: &Path, source: std::io::Error) -> CliError {
+    CliError::Io { what: format!("{} cannot be read", shown(file)), source }
 }

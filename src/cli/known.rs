@@ -6,10 +6,11 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use clap::Args;
+use indicatif::HumanCount;
 
 use super::options::{DestinationOption, StoreOptions};
 use super::{
-    CliError, counted, must_be_known, open_input, open_store, runtime, say, start_telemetry,
+    CliError, counted, must_be_known, open_input, open_store, runtime, say, shown, start_telemetry,
     store_fault,
 };
 use crate::clock::{Clock as _, SystemClock};
@@ -23,10 +24,11 @@ const BATCH: usize = 500;
 /// Options of `known`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Reads a CSV file with a header that has `email`, `userId` or both, as Loops exports its audience
-(Audience, Export), and remembers these contacts as known: they do not count as new contacts, and
-new_contacts_per_day and new_contacts = \"known_only\" let their messages through. Only digests are kept.
-A file that was read before changes nothing. Works beside a running service.
+Reads a CSV file whose header has `email`, `userId` or both, as Loops exports its audience \
+(Audience, Export), and remembers these contacts as known: they do not count as new, and \
+new_contacts_per_day and new_contacts = \"known_only\" let their messages through. Only digests \
+are kept. Reading a file again changes nothing. The command works with or without a running \
+service.
 
   segment-loops known audience.csv --data /data
   zcat audience.csv.gz | segment-loops known - --destination marketing")]
@@ -73,17 +75,15 @@ async fn read(rows: &mut Rows, destination: &str, store: &dyn Store) -> Result<(
         }
     };
     if all > 0 || problem.is_none() {
-        let verb = if all == 1 { "is" } else { "are" };
-        say(&format!(
-            "{} of `{destination}` {verb} known, {new} of them new",
-            counted(all, "contact")
-        ));
+        let contacts = counted(all, "contact");
+        let new = HumanCount(new);
+        say(&format!("read {contacts} of `{destination}`; not known before: {new}"));
     }
     match problem {
         None => Ok(()),
         Some(problem) if all == 0 => Err(CliError::Input(problem)),
         Some(problem) => Err(CliError::Partly(format!(
-            "{problem}; what is before it is known: correct it and run the same command again"
+            "{problem}; the contacts before it are known: correct it and run the same command again"
         ))),
     }
 }
@@ -99,7 +99,7 @@ struct Rows {
 
 impl Rows {
     fn open(args: &KnownArgs) -> Result<Self, CliError> {
-        let name = args.file.display().to_string();
+        let name = shown(&args.file);
         let input = open_input(&args.file)?;
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(input);
         let header = reader.headers().map_err(|error| CliError::Input(unreadable(&name, error)))?;

@@ -12,16 +12,17 @@ use crate::store::{self, Schema};
 /// Options of `migrate`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-`serve` does the same when it starts. This command is for a job that runs before the service does, such as
-one of Kubernetes, as the same user of the database.
+`serve` does the same when it starts. This command is for a job that runs before the service \
+starts, for example in Kubernetes, as the same database user.
 
   DATABASE_URL=postgres://USER:PASSWORD@HOST/DATABASE segment-loops migrate
   segment-loops migrate --check && segment-loops serve
 
-Exit codes of --check: 0 if the schema is that of this version, or a newer one that it can use; 4 if it
-must be created or migrated first; 1 if this version cannot use the database, or cannot reach it.")]
+Exit codes of --check: 0 if the schema is that of this version, or a newer one that it can use; 4 \
+if it must be created or migrated first; 1 if this version cannot use the database, or cannot \
+reach it.")]
 pub struct MigrateArgs {
-    /// Only say whether the schema is that of this version; change nothing.
+    /// Only report whether the schema is that of this version; change nothing.
     #[arg(long)]
     check: bool,
     #[command(flatten)]

@@ -38,7 +38,7 @@ use self::database::{
     must_be_known, open_existing, open_store, record, store_fault, with_catalogue,
 };
 use self::exit::Exit;
-use self::input::{is_stream, open_input, read_text, unreadable};
+use self::input::{is_stream, open_input, read_text, shown, unreadable};
 use crate::app::AppError;
 use crate::config::LogFormat;
 use crate::store::{CopyError, MoveError};
@@ -61,7 +61,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Show the configuration in force, and where each value comes from.
     Config(configuration::ConfigArgs),
-    /// Show what would become of a message: its subscriptions, fields and requests.
+    /// Show what would happen to a message: its subscriptions, fields and requests.
     Preview(preview::PreviewArgs),
     /// Accept messages and deliver them to Loops.
     Serve(serve::ServeArgs),
@@ -75,19 +75,19 @@ enum Command {
     Replay(replay::ReplayArgs),
     /// Erase a person at Loops and here, and show or check the receipt.
     Erase(erase::EraseArgs),
-    /// Read from an export of Loops' audience which contacts Loops has, so that they do not count as new.
+    /// Read an export of Loops' audience, so that its contacts do not count as new.
     Known(known::KnownArgs),
     /// Show what changed subscriptions would do to received messages: for pull requests.
     Compare(compare::CompareArgs),
     /// Compare contacts at Loops with what was sent, or would have been in shadow mode.
     Drift(drift::DriftArgs),
-    /// Copy the database, beside a running service.
+    /// Back up the database, also while the service runs.
     Backup(backup::BackupArgs),
-    /// Put a backup into an empty data folder, without sending again what was sent since.
+    /// Restore a backup into an empty data folder, without sending e-mails twice.
     Restore(restore::RestoreArgs),
     /// Create or migrate the schema of the database, as `serve` does when it starts.
     Migrate(migrate::MigrateArgs),
-    /// Move the queue of a data folder (SQLite) to PostgreSQL, with all that was delivered and all that waits.
+    /// Move the queue of a data folder (SQLite) to PostgreSQL, with everything delivered and everything waiting.
     Move(moving::MoveArgs),
     /// Simulate the Loops API, with faults on request.
     Sandbox(sandbox::SandboxArgs),

@@ -45,7 +45,7 @@ pub(super) struct ServiceOptions {
     #[arg(long, value_name = "FILE", help_heading = CONFIGURATION)]
     subscriptions: Vec<PathBuf>,
     /// Format of the log, instead of log.format.
-    #[arg(long, value_enum, help_heading = CONFIGURATION)]
+    #[arg(long, value_name = "FORMAT", value_enum, help_heading = CONFIGURATION)]
     log_format: Option<LogFormat>,
 }
 

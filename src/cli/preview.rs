@@ -17,12 +17,13 @@ const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Options of `preview`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Sends nothing, and needs no keys, no network and no running service. So it does not know what Loops has,
-and does not warn of names and types that Loops does not know: the console's preview does, and
+Sends nothing, and needs no keys, no network and no running service. So it does not know what Loops has, \
+and does not warn of names and types that Loops does not know: the console's preview does, and \
 `segment-loops check` asks Loops about names.
 
   segment-loops preview message.json --subscriptions subscriptions.toml
-  echo '{\"type\": \"track\", \"userId\": \"user_1\", \"event\": \"Signed Up\"}' | segment-loops preview")]
+  echo '{\"type\": \"track\", \"userId\": \"u1\", \"event\": \"Signed Up\"}' |
+    segment-loops preview")]
 pub struct PreviewArgs {
     /// File with the message, as JSON [default: -, standard input].
     #[arg(value_name = "FILE")]

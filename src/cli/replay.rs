@@ -30,19 +30,19 @@ const GO_ON: &str = "what was replayed is pending; run the same command again fo
 /// Options of `replay`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Replays the messages that match all options. They are mapped again with the current subscriptions and
-sent with a new idempotency key, in the order in which they were accepted, after what is waiting; their
-age (max_age_s) does not matter. For a failed message, only its failed deliveries are repeated; for a
-shadowed one, only its shadowed ones. The earlier outcome stays on record. Messages whose contents have
-been deleted cannot be replayed. Works beside a running service, which sends them within a second, and
-without one.
+Replays the messages that match all options. They are mapped again with the current subscriptions \
+and sent with a new idempotency key, in the order in which they were accepted, behind everything \
+that is waiting. Their age (max_age_s) does not matter. Of a failed message, only the failed \
+deliveries are repeated; of a shadowed one, only the shadowed ones. The earlier outcome stays on \
+record. Messages whose contents have been deleted cannot be replayed. The command works with or \
+without a running service; a running one begins to send within a second.
 
   segment-loops replay --all-failed --dry-run --data /data
-  segment-loops replay --reason refused --event \"Signed Up\" --from 7d --data /data
+  segment-loops replay --event \"Signed Up\" --from 7d --data /data
   segment-loops replay --message-id ID --message-id ID --data /data
 
---only-changed compares with the subscriptions of this command's own configuration, and names them first:
-give it the configuration of the service.")]
+--only-changed compares with the subscriptions in this command's own configuration, which it names \
+first: give it the configuration of the service.")]
 pub struct ReplayArgs {
     /// Message id; can be repeated.
     #[arg(long = "message-id", value_name = "ID")]
@@ -71,17 +71,17 @@ pub struct ReplayArgs {
     /// Name of a subscription; only its deliveries are replayed.
     #[arg(long, value_name = "NAME")]
     subscription: Option<String>,
-    /// Received since: a time, a day (UTC), or how long ago (90m, 12h, 7d).
+    /// Received at or after this: a time, a day (UTC), or how long ago (90m, 12h, 7d).
     #[arg(long, value_name = "TIME")]
     from: Option<String>,
-    /// Received before: a time, a day (UTC), or how long ago.
+    /// Received before this: a time, a day (UTC), or how long ago.
     #[arg(long, value_name = "TIME")]
     to: Option<String>,
     /// Replay every failed message.
     #[arg(long)]
     all_failed: bool,
-    /// Replay only messages for which the current subscriptions would send a different request, and each
-    /// only for the subscriptions that do, or that newly take it.
+    /// Replay only messages for which the current subscriptions would send a different request, and only for
+    /// the subscriptions that would, or that newly take the message.
     #[arg(long)]
     only_changed: bool,
     /// Only count; change nothing.
@@ -142,7 +142,7 @@ async fn work(
         bar.set_message(format!("{replayed} replayed"));
         ask.position = Some(next);
         if stop.is_cancelled() {
-            break Err(CliError::Partly(format!("interrupted: {GO_ON}")));
+            break Err(interrupted(replayed, is_dry_run));
         }
     };
     if replayed > 0 && !is_dry_run {
@@ -164,6 +164,20 @@ async fn work(
         say(&format!("unchanged by the subscriptions in force, not replayed: {unchanged}"));
     }
     ended
+}
+
+/// Returns the error for an interruption after this many messages.
+fn interrupted(replayed: u64, is_dry_run: bool) -> CliError {
+    if is_dry_run {
+        return CliError::Failed(
+            "interrupted: only a part of the messages was counted, and nothing was changed"
+                .to_owned(),
+        );
+    }
+    if replayed == 0 {
+        return CliError::Failed("interrupted before anything was replayed".to_owned());
+    }
+    CliError::Partly(format!("interrupted: {GO_ON}"))
 }
 
 /// Returns the error for a fault of the store after this many messages.
@@ -239,6 +253,19 @@ fn usage(problem: CriteriaProblem) -> CliError {
 mod tests {
     use super::super::exit::Exit;
     use super::*;
+
+    #[test]
+    fn only_an_interrupted_replay_that_replayed_something_is_done_in_part() {
+        for (replayed, is_dry_run, code, words) in [
+            (0, false, Exit::Failed, "before anything was replayed"),
+            (5, true, Exit::Failed, "nothing was changed"),
+            (5, false, Exit::Partly, "run the same command again"),
+        ] {
+            let error = interrupted(replayed, is_dry_run);
+            assert_eq!(error.exit(), code, "{replayed}, {is_dry_run}: {error}");
+            assert!(error.to_string().contains(words), "{error}");
+        }
+    }
 
     #[test]
     fn a_replay_that_fails_halfway_is_done_in_part() {

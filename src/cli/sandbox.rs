@@ -16,12 +16,15 @@ use crate::secret::Secret;
 /// Options of `sandbox`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Answers as Loops does, keeps contacts and events in memory, and shows them at /sandbox. Faults can be
+Answers as Loops does, keeps contacts and events in memory, and shows them at /sandbox. Faults can be \
 changed while it runs: PUT /sandbox/faults.
 
   segment-loops sandbox
-  LOOPS_BASE_URL=http://127.0.0.1:8090/api/v1 LOOPS_API_KEY=any SEGMENT_WRITE_KEY=KEY segment-loops serve
-  segment-loops sandbox --latency-ms 200 --error-rate 0.1 --error-status 503")]
+  segment-loops sandbox --latency-ms 200 --error-rate 0.1 --error-status 503
+
+A service that uses it:
+  export LOOPS_BASE_URL=http://127.0.0.1:8090/api/v1 LOOPS_API_KEY=any
+  SEGMENT_WRITE_KEY=KEY segment-loops serve")]
 pub struct SandboxArgs {
     /// Address and port to listen on.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8090")]

@@ -13,12 +13,13 @@ use crate::telemetry::Traces;
 /// Options of `serve`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Without options, the environment configures it:
-  LOOPS_API_KEY=KEY SEGMENT_WRITE_KEY=KEY segment-loops serve --data /data
-  segment-loops serve --config segment-loops.toml
+Needs the API key of Loops and a write key for senders, from a file or the environment.
 
-SIGTERM and Ctrl-C stop it within server.shutdown_grace_ms; a second one stops it at once, and loses
-nothing. SIGHUP reads the configuration again.")]
+  segment-loops serve --config segment-loops.toml
+  LOOPS_API_KEY=KEY SEGMENT_WRITE_KEY=KEY segment-loops serve --data /data
+
+SIGTERM and Ctrl-C stop it within server.shutdown_grace_ms; a second one stops it at once, and \
+loses nothing. SIGHUP reads the configuration again.")]
 pub struct ServeArgs {
     #[command(flatten)]
     service: ServiceOptions,

@@ -170,7 +170,7 @@ async fn each_command_needs_what_it_uses_and_no_keys_of_others() {
         (Path::new(&new), &["restore", &copy], "1 message (0 of them waiting)"),
         (service.data(), &["migrate", "--check"], "the schema is current"),
         (service.data(), &["replay", "--message-id", "m1", "--state", "all"], "replayed: 1"),
-        (service.data(), &["known", &contacts], "1 contact of `default` is known"),
+        (service.data(), &["known", &contacts], "read 1 contact of `default`"),
         (service.data(), &["erase", "--user", "u1"], "\"state\": \"open\""),
     ] {
         let ran = bare.command_on(data, arguments, b"").await;
@@ -240,6 +240,42 @@ fn config_show_shows_what_is_in_force_and_no_secret() {
     assert!(stderr.contains("segment-loops.toml"), "{stderr}");
 }
 
+/// The help of a command and of those below it.
+fn helps(command: &[&str], columns: &str) -> Vec<String> {
+    let mut program = program(Path::new("."));
+    let (_, help, _) =
+        told(program.args(command).arg("--help").env("COLUMNS", columns).output().unwrap());
+    let lists = help.split("Commands:\n").nth(1).unwrap_or_default();
+    let names = lists.lines().take_while(|line| !line.is_empty());
+    let names = names.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    let names = names.filter(|name| !["", "help"].contains(name));
+    let below = names.flat_map(|name| helps(&[command, &[name]].concat(), columns));
+    let mut all: Vec<String> = below.collect();
+    all.push(help);
+    all
+}
+
+#[test]
+fn the_help_is_wrapped_at_the_width_of_the_terminal_and_examples_fit() {
+    let all = |columns| {
+        // The last two are not listed.
+        let commands: [&[&str]; 3] = [&[], &["completions"], &["man"]];
+        commands.map(|command| helps(command, columns)).concat()
+    };
+    let (narrow, wide) = (all("80"), all("120"));
+    assert!(narrow.len() > 20 && narrow.len() == wide.len(), "{}", narrow.len());
+    for (narrow, wide) in narrow.iter().zip(&wide) {
+        for (help, width) in [(narrow, 80), (wide, 100)] {
+            let long = help.lines().find(|line| line.chars().count() > width);
+            // Values of options cannot be broken.
+            assert!(long.is_none_or(|line| line.starts_with("Usage: ")), "{width}: {long:?}");
+        }
+        for example in wide.lines().filter(|line| line.starts_with("  segment-loops ")) {
+            assert!(narrow.lines().any(|line| line == example), "{example}\n{narrow}");
+        }
+    }
+}
+
 #[test]
 fn completions_and_manual_pages_can_be_used() {
     let folder = tempfile::tempdir().unwrap();
@@ -259,7 +295,7 @@ fn completions_and_manual_pages_can_be_used() {
     let has = |name: &str| pages.iter().any(|page| page.ends_with(name));
     assert!(has("segment-loops.1") && has("segment-loops-replay.1"), "{pages:?}");
     assert!(has("segment-loops-config-show.1") && !has("segment-loops-man.1"), "{pages:?}");
-    let checked = Command::new("mandoc").args(["-Tlint", "-Wwarning"]).args(&pages).output();
+    let checked = Command::new("mandoc").args(["-Tlint", "-Wstyle"]).args(&pages).output();
     let checked = checked.expect("mandoc is needed: tests/run installs it");
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }

@@ -106,7 +106,7 @@ async fn what_was_delivered_is_compared_too_and_may_all_be_the_same() {
     identify(&service, "m2", "delivered", "u1", json!({"plan": "pro"})).await;
     let ran = drift(&setup, &service, &["--since", "1h"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stdout.contains("Loops holds what was sent"), "{ran:?}");
+    assert!(ran.stdout.contains("Loops has what was sent"), "{ran:?}");
     // Of nobody is anything known since then.
     let ran = drift(&setup, &service, &["--since", "2100-01-01"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
@@ -139,7 +139,7 @@ mapping = { userId = { "@path" = "$.traits.customer" } }
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stdout.contains("1 person with messages"), "{ran:?}");
     assert!(ran.stdout.contains("(a mapping may take it from elsewhere): 1"), "{ran:?}");
-    assert!(!ran.stdout.contains("Loops holds"), "{ran:?}");
+    assert!(!ran.stdout.contains("Loops has what"), "{ran:?}");
     assert!(ran.stderr.contains("nothing was compared"), "{ran:?}");
 }
 

@@ -286,9 +286,9 @@ async fn with_known_only_nobody_is_created() {
     let path = file.path().to_str().unwrap();
     let ran = setup.command_on(data.path(), &["known", path], b"").await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stdout.contains("2 contacts of `default` are known, 2 of them new"), "{ran:?}");
+    assert!(ran.stdout.contains("read 2 contacts of `default`; not known before: 2"), "{ran:?}");
     let again = setup.command_on(data.path(), &["known", "-"], &std::fs::read(path).unwrap()).await;
-    assert!(again.stdout.contains(", 0 of them new"), "{again:?}");
+    assert!(again.stdout.contains("; not known before: 0"), "{again:?}");
 
     let service = setup.start();
     for person in ["p1", "p2"] {
@@ -304,7 +304,7 @@ async fn with_known_only_nobody_is_created() {
     let file = list(format!("userId,email\np3,p3@{EMAIL_DOMAIN}\n"));
     let path = file.path().to_str().unwrap();
     let ran = setup.command_on(data.path(), &["known", path], b"").await;
-    assert!(ran.stdout.contains("1 contact of `default` is known, 1 of them new"), "{ran:?}");
+    assert!(ran.stdout.contains("read 1 contact of `default`; not known before: 1"), "{ran:?}");
     let replay = json!({"state": "unmatched", "messageIds": ["p3"]});
     assert_eq!(ask(&service, "/api/replay", replay).await.body["replayed"], 1);
     delivered(&service, "p3").await;
@@ -328,7 +328,7 @@ async fn a_list_that_cannot_be_read_is_refused_with_its_line() {
         (
             format!("email,userId\na@{EMAIL_DOMAIN},1\nada,2\n"),
             4,
-            "line 3: `email` is not an e-mail address; what is before it is known",
+            "line 3: `email` is not an e-mail address; the contacts before it are known",
         ),
         (format!("email,userId\na@{EMAIL_DOMAIN},1\n,\n"), 4, "line 3: there is neither"),
         (
@@ -411,7 +411,7 @@ async fn nobody_counts_as_new_because_loops_could_not_be_asked() {
     let file = list(format!("email\nsomebody@{EMAIL_DOMAIN}\n"));
     let path = file.path().to_str().unwrap();
     let ran = setup.command_on(data.path(), &["known", path], b"").await;
-    assert!(ran.stdout.contains("1 contact of `default` is known, 1 of them new"), "{ran:?}");
+    assert!(ran.stdout.contains("read 1 contact of `default`; not known before: 1"), "{ran:?}");
     let service = setup.start();
     accept(&service, identify("p1", "p1")).await;
     delivered(&service, "p1").await;

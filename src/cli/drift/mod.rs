@@ -55,17 +55,17 @@ const UNREAD_MAX: usize = 5;
 /// Options of `drift`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Takes the people with the latest updates of contacts that were delivered, or shadowed, works out from
-all their messages that are kept what the subscriptions in force leave at Loops, reads each contact back
-(one a second) and counts, for each property and each subscription, what is the same, differs, is
-missing, or is only there. What is only there is no difference: others may write to the contact, too.
-Nothing is changed. Without --show, neither addresses nor values are printed.
+Takes the people whose contact updates were delivered (or shadowed) last, works out from all their \
+stored messages what the current subscriptions leave at Loops, and reads each contact from Loops, \
+one a second. For each property and each subscription, it counts what is the same, what differs, \
+what is missing, and what only Loops has. The last is not a difference, because others may write \
+to the contact too. Nothing is changed. Without --show, neither addresses nor values are printed.
 
   segment-loops drift --data /data
   segment-loops drift --data /data --sample 50 --since 12h --show
 
-Exit codes: 0 if all that was compared is the same, 4 if something differs or a contact is not found,
-1 if nothing, or not all, could be compared.")]
+Exit codes: 0 if everything compared is the same, 4 if something differs or a contact is not \
+found, 1 if nothing could be compared, or not everything.")]
 pub struct DriftArgs {
     /// How many people, at most 10000 [default: 200].
     #[arg(long, value_name = "NUMBER", value_parser = whole(1, SAMPLE_MAX))]

@@ -244,9 +244,9 @@ impl fmt::Display for Report {
         }
         let verdict = match (self.differs(), self.compared) {
             (true, 0) => "Loops has none of these contacts",
-            (true, _) => "Loops holds something else",
+            (true, _) => "Loops has something else",
             (false, 0) => "nothing was compared",
-            (false, _) => "Loops holds what was sent, or would have been",
+            (false, _) => "Loops has what was sent, or would have been in shadow mode",
         };
         write!(formatter, "\n{verdict}")
     }

@@ -46,15 +46,15 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
 Each line is a Segment message, such as
-  {\"type\": \"identify\", \"userId\": \"user_1\", \"traits\": {\"email\": \"ada@example.com\"}}
+  {\"type\": \"identify\", \"userId\": \"u1\", \"traits\": {\"email\": \"ada@example.com\"}}
 Files may be gzip. `serve` delivers the messages, after live ones.
 
-A message without a messageId gets one derived from the source, the file name, the line number and
-the line itself. So run an interrupted import again as it was, and fix rejected lines in place: what
+A message without a messageId gets one derived from the source, the file name, the line number and \
+the line itself. So run an interrupted import again as it was, and fix rejected lines in place: what \
 was stored before counts as duplicate (within store.duplicate_window_h).
 
-  segment-loops import users.jsonl events.jsonl.gz --data /data --report rejected.jsonl
-  zcat export.gz | jq -c '.[]' | segment-loops import - --source backfill --data /data")]
+  segment-loops import users.jsonl.gz --data /data --report rejected.jsonl
+  jq -c '.[]' export.json | segment-loops import - --source crm --data /data")]
 pub struct ImportArgs {
     /// Files of messages; `-` is standard input.
     #[arg(value_name = "FILE", required = true)]

@@ -201,7 +201,7 @@ async fn what_was_sent_after_the_backup_is_sent_again_with_its_key_or_not_at_all
         let delivery = &failed["deliveries"][0];
         assert_eq!(delivery["reason"], "expired", "{failed}");
         let is_by_backup =
-            delivery["detail"].as_str().unwrap().contains("restored from a backup of");
+            delivery["detail"].as_str().unwrap().contains("restored from a backup made at");
         assert_eq!(is_by_backup, id == "behind", "{delivery}");
     }
     late.message("upsert", |found| found["state"] == "delivered").await;

@@ -1,4 +1,4 @@
-//! With `server.admin_listen`, what is for operators is there and nowhere else.
+//! With `server.admin_listen`, the paths for operators are served at that address and nowhere else.
 
 use reqwest::Method;
 use serde_json::json;
@@ -35,7 +35,7 @@ async fn operators_have_an_address_of_their_own() {
     for path in FOR_OPERATORS {
         let answer = get(&service.base_url, path).await;
         assert_eq!((answer.status, &answer.body["code"]), (404, &"not_found".into()), "{path}");
-        // A preview is asked with POST: any other answer than "not found" shows that it is there.
+        // A preview needs POST: any response other than "not found" shows that the path is served.
         let expected = if path == "/api/preview" { 405 } else { 200 };
         let answer = get(&admin, path).await;
         assert_eq!(answer.status, expected, "{path}: {answer:?}");

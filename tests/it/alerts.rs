@@ -1,4 +1,4 @@
-//! Who is told when something is wrong, though nobody looks.
+//! Alerts: a configured receiver is notified when something is wrong.
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ struct Received {
 type Sender = (UnboundedSender<Received>, std::sync::Arc<std::sync::atomic::AtomicU32>);
 
 impl Receiver {
-    /// It fails this many times first.
+    /// Fails the first `failures` requests.
     async fn start(failures: u32) -> Self {
         let (sender, alerts) = unbounded_channel();
         let failures = std::sync::Arc::new(failures.into());
@@ -148,7 +148,7 @@ async fn a_test_alert_shows_whether_alerts_arrive() {
         (output.status.code(), text(output.stdout), text(output.stderr))
     };
     let setup = Setup::with_loops("http://127.0.0.1:9/api/v1");
-    // It needs no keys.
+    // The command needs no keys.
     let (code, said, _) = run(receiver.of(setup.clone().without_env())).await;
     assert_eq!(code, Some(0));
     assert!(said.contains("arrived at http://127.0.0.1") && !said.contains("canary"), "{said}");

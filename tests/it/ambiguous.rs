@@ -1,5 +1,5 @@
-//! Answers of Loops that leave open what became of a request: nothing is lost, and Loops can tell
-//! every repetition by its key.
+//! Responses of Loops that leave the outcome of a request unknown: nothing is lost, and Loops recognizes every
+//! repetition by its key.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::support::{End, RawLoops, RawReply, Seen, Setup, track};
 
-/// Between the parts of an answer that trickles.
+/// The time between the parts of a slow response.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The beginning of an answer of success whose body is still to come.
+/// The head of a successful response, without its body.
 const OK_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
 
 fn conflict() -> RawReply {
@@ -20,8 +20,8 @@ fn conflict() -> RawReply {
     RawReply::new(format!("{head}content-length: {}\r\n\r\n{body}", body.len()), End::Close)
 }
 
-/// Sends a message of its own for each case, to a Loops that gives the case's replies to it one after the
-/// other and then takes it; gives what the program says of each in the end, and the requests for it.
+/// Sends one message for each case. Loops answers its requests with the case's replies in order, and accepts it after
+/// that. Returns each message in its final state, and the requests for it.
 async fn outcomes(cases: Vec<Vec<RawReply>>) -> Vec<(Value, Vec<Seen>)> {
     let count = cases.len();
     let mut replies: HashMap<String, _> =
@@ -55,7 +55,7 @@ fn attempts(message: &Value) -> Vec<(u64, &str)> {
         .collect()
 }
 
-/// All of them are one request, sent again.
+/// Asserts that one request was sent twice.
 fn assert_same(seen: &[Seen]) {
     assert_eq!(seen.len(), 2);
     assert!(seen[0].idempotency_key().is_some());
@@ -68,7 +68,7 @@ fn assert_same(seen: &[Seen]) {
 
 #[tokio::test]
 async fn a_request_that_loops_took_without_an_answer_is_repeated_and_known_by_its_key() {
-    // Loops has the whole request, and says nothing; asked again, it says that it has it.
+    // Loops reads the whole request without responding. It responds to the second that it has the first.
     let replies = vec![RawReply::new("", End::Silence), conflict()];
     for (message, seen) in outcomes(vec![replies]).await {
         assert_eq!(message["state"], "delivered");
@@ -109,7 +109,7 @@ async fn what_is_no_http_is_no_answer() {
 #[tokio::test]
 async fn a_success_whose_body_cannot_be_read_is_repeated_with_the_same_key() {
     let bodies = [
-        // Of ten bytes come four.
+        // Four of ten bytes arrive.
         ("content-length: 10\r\n\r\n{\"su", End::Reset),
         ("content-length: 10\r\n\r\n{\"su", End::Close),
         ("content-length: 10\r\n\r\n{\"su", End::Silence),
@@ -144,7 +144,7 @@ async fn an_answer_without_an_end_takes_neither_memory_nor_time() {
         _ => RawReply::ok(),
     })
     .await;
-    // No time-out but one that no test waits for: it is the length that ends it.
+    // The timeout is longer than any test, so the size of the response ends the request.
     let timeout = "SEGMENT_LOOPS__DELIVERY__TIMEOUT_MS";
     let service = Setup::with_loops(&loops.base_url).env(timeout, "600000").start();
     service.accept("/v1/batch", json!({"batch": [track("u1", "m1"), track("u1", "m2")]})).await;
@@ -152,7 +152,7 @@ async fn an_answer_without_an_end_takes_neither_memory_nor_time() {
     assert_eq!(attempts(&message), [(200, "retry"), (200, "delivered")]);
     service.message("m2", |found| found["state"] == "delivered").await;
     assert_eq!(loops.rest().len(), 3);
-    // More than the program reads, since the sockets hold some.
+    // The bound is above what the program reads, because the sockets buffer some.
     assert!(loops.repeated_bytes() <= 64 << 20);
     let excerpt = &message["deliveries"][0]["request"]["attempts"][0]["excerpt"];
     assert!(excerpt.as_str().is_none_or(|text| text.len() <= 500), "{message}");

@@ -1,5 +1,5 @@
-//! What senders write in their language is taken as they mean it: PHP's empty arrays, ids longer than a
-//! double, times in other forms than ISO 8601.
+//! Values that depend on the sender's language are read as the sender means them: PHP's empty arrays, ids beyond the
+//! precision of a double, times in other formats than ISO 8601.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ async fn times_are_read_where_they_are_unambiguous_and_else_leave_a_warning() {
         }
         assert_eq!(stored["originalTimestamp"], *timestamp);
     }
-    // What Segment stamped is not read again.
+    // A timestamp that Segment has set is not interpreted again.
     let stamped = json!({"type": "track", "event": "E", "userId": "u", "messageId": "w", "timestamp": "soon", "receivedAt": "2024-05-01T10:00:00Z"});
     let request = service.request(Method::POST, "/destination").basic_auth(WRITE_KEY, Some(""));
     assert_eq!(Service::answer(request.body(stamped.to_string())).await.status, 200);

@@ -1,4 +1,4 @@
-//! The sizes, clocks and ways of real senders, with no setting changed.
+//! The body sizes, clocks and request formats of real senders, with default settings.
 
 use jiff::Timestamp;
 use reqwest::Method;
@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::limits::gzip;
 use crate::support::{Service, Setup, WRITE_KEY, identify, track};
 
-/// Nothing listens at this Loops: what was taken stays pending.
+/// Nothing listens at this address, so accepted messages stay pending.
 fn service() -> Service {
     Setup::with_loops("http://127.0.0.1:9/api/v1").start()
 }
 
-/// A batch of this many tracks, each padded to about so many bytes.
+/// A batch of this many tracks, each padded to about `bytes` bytes.
 fn batch(messages: usize, bytes: usize, name: &str) -> Value {
     let message = |number| {
         let mut message = track("u1", &format!("{name}-{number}"));
@@ -25,8 +25,8 @@ fn batch(messages: usize, bytes: usize, name: &str) -> Value {
 #[tokio::test]
 async fn bodies_as_large_as_sdks_send_them_are_taken() {
     let service = service();
-    // Measured at the SDKs: a batch of 1.5 MB and an event of 1 MB from Segment's for Node, an event of
-    // 615 KB from a browser, 6.1 MB after inflating from RudderStack's for Python, which may be 8 MB.
+    // Measured with the SDKs: a batch of 1.5 MB and an event of 1 MB from Segment's for Node, an event of 615 KB from a
+    // browser, 6.1 MB after inflating from RudderStack's for Python, which allows 8 MB.
     let plain = [batch(1_500, 1_000, "many"), batch(15, 100_000, "large")];
     for batch in plain {
         let text = batch.to_string();
@@ -60,8 +60,8 @@ fn time(message: &Value, key: &str) -> Timestamp {
 #[tokio::test]
 async fn wrong_clocks_are_corrected() {
     let service = service();
-    // What the sender's clock said when it happened, and 1.5 s later when it was sent: far behind ours,
-    // far ahead, on the other side of a leap day, in another zone.
+    // The sender's clock at the event, and 1.5 s later when the event was sent: far behind ours, far ahead, on the
+    // other side of a leap day, in another zone.
     let clocks = [
         ("behind", "2001-09-09T01:46:40.000Z", "2001-09-09T01:46:41.500Z"),
         ("ahead", "2099-12-31T23:59:59.000Z", "2100-01-01T00:00:00.500Z"),
@@ -86,7 +86,7 @@ async fn wrong_clocks_are_corrected() {
             assert_eq!(age.as_millis(), 1_500, "{id}");
         }
     }
-    // No clock at all, and one that is none.
+    // No time at all, and a text that is not a time.
     for (id, timestamp) in [("none", Value::Null), ("odd", json!("yesterday"))] {
         let mut message = track("u1", id);
         message["timestamp"] = timestamp;
@@ -125,12 +125,12 @@ async fn what_stands_beside_a_batch_counts_for_each_message_that_says_nothing_el
     });
     assert_eq!(own["context"], merged);
     assert_eq!(own["integrations"], json!({"All": true, "Loops": true, "Other": false}));
-    // Of two times of sending that of the batch is the one of this request.
+    // If both the batch and the message have `sentAt`, the batch's belongs to this request.
     assert_eq!(own["sentAt"], "2026-01-02T03:04:08.250Z");
     assert_eq!(own["originalTimestamp"], "2026-01-02T03:04:05.000Z");
     let age = time(own, "receivedAt").duration_since(time(own, "timestamp"));
     assert_eq!(age.as_millis(), 3_250);
-    // Whom it turns Loops off for, nothing is sent.
+    // Nothing is sent for the message for which the batch turns Loops off.
     service.message("none", |found| found["state"] == "unmatched").await;
     assert_eq!(service.message("own", |found| !found.is_null()).await["state"], "pending");
 }
@@ -163,8 +163,8 @@ async fn batches_of_the_form_that_other_sdks_send_are_taken() {
     let service = service();
     let batch = |id: &str| json!([track("u1", id)]).to_string();
     let after = format!(r#"],"sentAt":"2026-01-02T03:04:05.678Z","writeKey":"{WRITE_KEY}"}}"#);
-    // By the source code of the versions that docs/sources.md names: the path, whether the key comes by
-    // Basic authentication, the body, whether it is compressed.
+    // From the source code of the versions that docs/sources.md lists: the path, whether the key is sent by Basic
+    // authentication, the body, and whether it is compressed.
     let cases = [
         (
             "go",
@@ -176,7 +176,7 @@ async fn batches_of_the_form_that_other_sdks_send_are_taken() {
             ),
             false,
         ),
-        // With a slash at the end of its `Endpoint`.
+        // Its `Endpoint` ends with a slash.
         ("go-slash", "//v1/batch", true, format!(r#"{{"batch":{}}}"#, batch("go-slash")), false),
         (
             "ruby",
@@ -219,7 +219,7 @@ async fn batches_of_the_form_that_other_sdks_send_are_taken() {
             format!(r#"{{"batch":{}{after}"#, batch("react-native").trim_end_matches(']')),
             false,
         ),
-        // Its `proxy` is taken as it stands where `useSegmentEndpoints` is not set; 2.20.4 adds a slash.
+        // It uses `proxy` unchanged if `useSegmentEndpoints` is not set; 2.20.4 adds a slash.
         (
             "react-native-proxy",
             "/v1",

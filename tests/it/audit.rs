@@ -1,4 +1,4 @@
-//! What people change is recorded: who did it, when, and with what result.
+//! The audit log records who changed something, when, and with what result.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -45,7 +45,7 @@ async fn a_reload_and_a_replay_are_recorded_without_anybodys_ids() {
     let replicas = service.admin("/api/replicas").await.body;
     assert_eq!(found[0]["process"], replicas["replicas"][0]["name"]);
 
-    // In pages, and after a restart.
+    // The entries can be read page by page, and survive a restart.
     let service = service.stop_and_restart(&setup).await;
     let (newest, next) = entries(&service, "?limit=1").await;
     assert_eq!(newest, found[..1]);
@@ -54,7 +54,7 @@ async fn a_reload_and_a_replay_are_recorded_without_anybodys_ids() {
     assert_eq!(entries(&service, &format!("?limit=1&before={next}")).await, (vec![], Value::Null));
     assert_eq!(service.admin("/api/audit?user=ada").await.status, 400);
 
-    // A command is recorded, too.
+    // A command is recorded as well.
     service.message("m1", |message| message["state"] == "failed").await;
     let ran = setup.command_on(service.data(), &["replay", "--all-failed"], b"").await;
     assert_eq!(ran.code, Some(0), "{ran:?}");

@@ -1,4 +1,4 @@
-//! Who may send, and how a webhook's signature is judged.
+//! Authentication of senders, and the check of a webhook's signature.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Method, RequestBuilder};
@@ -67,7 +67,7 @@ async fn a_batch_has_the_key_of_the_first_message_that_has_one() {
         let body = format!("{{\"batch\":[{}]}}", messages.join(","));
         Service::answer(service.request(Method::POST, "/v1/batch").body(body))
     };
-    // Broken, of another kind, and without a key: none of them costs the others.
+    // A broken message, a number, and a message whose key is a number do not affect the others.
     let before = ["{\"writeKey\":\"x\",}", "17", "{\"writeKey\":7}"].map(str::to_owned);
     let [broken, number, odd] = before;
     let good = [broken.clone(), number, odd, track("u1", "m1").to_string()];
@@ -96,7 +96,8 @@ async fn a_webhook_signature_must_fit_the_raw_bytes() {
     let array = format!("[{first}, {second}]");
     let whole = format!("[{},{}]", track("u1", "m3"), track("u1", "m4"));
 
-    // Wrong, missing, of another body, of another secret, of the second element, over other bytes.
+    // A signature that is missing, empty, or made of another body, with another secret, of the second element or of
+    // different bytes.
     let bad = [
         (first.clone(), None),
         (first.clone(), Some(String::new())),
@@ -110,7 +111,8 @@ async fn a_webhook_signature_must_fit_the_raw_bytes() {
     for (body, signature) in bad {
         assert_refused(&send(body, signature).await, 401);
     }
-    // A single one; an array by its first element; an array as a whole; spaces belong to the bytes.
+    // A single message; an array signed by its first element; an array signed as a whole; white space, which is part of
+    // the signed bytes.
     let good = [
         (first.clone(), signature(WEBHOOK_SECRET, &first)),
         (array, signature(WEBHOOK_SECRET, &first)),
@@ -138,7 +140,7 @@ async fn the_signature_of_a_message_is_worth_nothing_for_a_list_where_lists_are_
     };
     let message = track("u1", "m1").to_string();
     let delete = json!({"type": "delete", "userId": "u2", "messageId": "x"});
-    // The forged one, the same as a list of one, signed as a whole, and with white space before it.
+    // A forged list, a list of one message, a list signed as a whole, and a list with white space before it.
     let forged = format!("[{message}, {delete}]");
     let alone = format!("[{message}]");
     let spaced = format!(" \n{alone}");
@@ -177,7 +179,7 @@ async fn a_webhook_with_no_secret_demands_the_write_key() {
     let post =
         || service.request(Method::POST, "/webhook/shop").body(track("u1", "m1").to_string());
     assert_refused(&Service::answer(post()).await, 401);
-    // The key of another source opens nothing here.
+    // The key of another source is not accepted here.
     assert_refused(&Service::answer(post().basic_auth(WRITE_KEY, Some(""))).await, 401);
     assert_eq!(Service::answer(post().basic_auth("shop-key", Some(""))).await.status, 200);
     assert_eq!(loops.next().await.note(), "m1");

@@ -1,5 +1,5 @@
-//! A backup that is made beside a running service, and restored after its database was lost, holds everything that was
-//! acknowledged before; no event that was sent since is doubled, and nobody who was erased is in it.
+//! A backup of a running service, restored after its database was lost, holds every message that was acknowledged
+//! before it. No event that was sent since then is sent twice, and the backup holds nobody who was erased.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ const GONE: &str = "person-canary-gone";
 const KEPT: &str = "person-canary-kept";
 const DATABASE: &str = "segment-loops.db";
 
-/// A setup whose messages go nowhere: whatever is accepted waits.
+/// A setup without a reachable Loops, so that accepted messages stay pending.
 fn nowhere() -> Setup {
     Setup::with_loops("http://127.0.0.1:9/api/v1")
 }
@@ -45,7 +45,7 @@ async fn restored(setup: &Setup, from: &Path, data: &Path) -> Ran {
     ran
 }
 
-/// What there is in a folder.
+/// The names of the files in a folder.
 fn names(folder: &Path) -> BTreeSet<String> {
     let found = std::fs::read_dir(folder).into_iter().flatten();
     found.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
@@ -56,7 +56,7 @@ fn holds(path: &Path, text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
 
-/// The metric, in seconds.
+/// The metric with the time of the last backup, in seconds.
 async fn backup_timestamp(service: &Service) -> Option<f64> {
     let metrics = service.admin("/metrics").await.body;
     let line = metrics.as_str().unwrap().lines().find_map(|line| {
@@ -120,14 +120,15 @@ async fn a_backup_under_load_has_all_that_was_acknowledged_before_it() {
     for n in 0..before {
         assert!(stored.contains_key(&format!("m{n}")), "m{n} of {before}");
     }
-    // A sender that repeats what it sent gets the same answer.
+    // A sender that repeats a message gets the same response.
     service.accept("/v1/track", track("u0", "m0")).await;
     assert_eq!(service.stored().await["m0"].len(), 1);
     let audit = service.admin("/api/audit").await.body;
     assert_eq!(audit["entries"][0]["action"], "restore", "{audit}");
 }
 
-/// Nothing is taken at first, so that all waits: what was tried, what is behind it, an upsert and a deletion.
+/// Loops accepts nothing at first, so that all messages wait: one that was tried, one behind it, an upsert and a
+/// deletion.
 const SUBSCRIPTIONS: &str = r#"
     [[subscriptions]]
     name = "Event"
@@ -143,7 +144,7 @@ const SUBSCRIPTIONS: &str = r#"
     trigger = 'type = "delete"'
 "#;
 
-/// The keys of events by the ids of their messages.
+/// The idempotency keys of events by their message ids.
 fn keys(seen: &[Seen]) -> BTreeMap<String, String> {
     let events = seen.iter().filter(|seen| seen.path == "/events/send");
     events.map(|seen| (seen.note(), seen.idempotency_key().unwrap())).collect()
@@ -167,7 +168,7 @@ async fn what_was_sent_after_the_backup_is_sent_again_with_its_key_or_not_at_all
     }
     let backup = folder.path().join("queue.db");
     back_up(&setup, service.data(), &backup).await;
-    // It goes on, and Loops takes everything.
+    // The service continues, and Loops accepts everything.
     loops.rest();
     loops.now(|_| Reply::ok());
     for id in ["behind", "upsert"] {
@@ -190,7 +191,7 @@ async fn what_was_sent_after_the_backup_is_sent_again_with_its_key_or_not_at_all
     assert_eq!(keys(&loops.rest()), first);
     drop(soon);
 
-    // Later it does not.
+    // Later, Loops has forgotten the keys.
     loops.now(|_| Reply::ok());
     wall.set(DAY + HOUR);
     let data = folder.path().join("late");
@@ -210,7 +211,7 @@ async fn what_was_sent_after_the_backup_is_sent_again_with_its_key_or_not_at_all
     assert_eq!(failed["deliveries"][0]["reason"], "expired", "{failed}");
     let seen = loops.rest();
     assert!(seen.iter().all(|seen| seen.path == "/contacts/update"), "{seen:?}");
-    // What is accepted from now on is new, for the same person too, and so is what is replayed.
+    // Messages that are accepted or replayed from now on are sent, also for the same person.
     late.accept("/v1/track", track("u1", "new")).await;
     assert_eq!(loops.next().await.note(), "new");
     let ask = late.request(reqwest::Method::POST, "/api/replay").bearer_auth(ADMIN_TOKEN);
@@ -278,7 +279,7 @@ async fn who_was_erased_since_is_erased_again_by_the_receipts() {
     let block = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__ERASED_BLOCK_DAYS";
     let setup = Setup::with_loops(&loops.base_url).env(block, "30");
     let mut service = setup.start();
-    // One is tried, the others wait behind it.
+    // The first is tried, and the others wait behind it.
     for id in ["g1", "g2", "g3"] {
         service.accept("/v1/identify", identify(GONE, id)).await;
     }
@@ -301,7 +302,7 @@ async fn who_was_erased_since_is_erased_again_by_the_receipts() {
     drop(service);
     loops.rest();
 
-    // Neither a receipt that was changed nor one of another installation.
+    // A receipt that was changed is refused, and so is one of another installation.
     let mut forged = list.clone();
     forged["erasures"][0]["person"] = "00000000000000ff".into();
     let data = folder.path().join("data");
@@ -325,7 +326,7 @@ async fn who_was_erased_since_is_erased_again_by_the_receipts() {
         assert!(!ran.stderr.contains(GONE), "{ran:?}");
         assert_eq!(names(&data), BTreeSet::new());
     }
-    // Nor a page behind which others may follow that were asked for since.
+    // A page of receipts with further pages after it is refused.
     let mut page = list.clone();
     page["next"] = 1.into();
     std::fs::write(&receipts, page.to_string()).unwrap();
@@ -334,7 +335,7 @@ async fn who_was_erased_since_is_erased_again_by_the_receipts() {
     assert_eq!(names(&data), BTreeSet::new());
     let last = json!({"erasures": [], "next": null});
     std::fs::write(&receipts, format!("{list}\n{last}\n")).unwrap();
-    // The same file twice, as when they were saved at different times.
+    // The same file given twice, like two files that were saved at different times.
     let ran = restore(&setup, &backup, &data, &[with[0], with[1], with[0], with[1]]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let expected = "1 receipt of erasures applied: 3 messages erased\n";
@@ -349,7 +350,7 @@ async fn who_was_erased_since_is_erased_again_by_the_receipts() {
         assert_eq!(ended["state"], "failed", "{ended}");
     }
     assert!(loops.rest().iter().all(|seen| seen.body["userId"] == KEPT));
-    // The receipt is there again, and counts for those who must not come back.
+    // The receipt is stored again, so that the erased person is not brought back.
     let again = service.admin("/api/erasures").await.body;
     for field in ["id", "person", "askedAt", "erased", "state"] {
         assert_eq!(again["erasures"][0][field], list["erasures"][0][field], "{field}");
@@ -401,7 +402,7 @@ async fn a_backup_replaces_backups_alone_and_is_for_its_owner() {
     assert_eq!(backup_timestamp(&service).await, None);
     let folder = tempfile::tempdir().unwrap();
     let backup = folder.path().join("queue.db");
-    // Left behind by one that was killed.
+    // The partial file of a backup that was killed.
     std::fs::write(folder.path().join("queue.db.part"), "left behind").unwrap();
     for _ in 0..2 {
         back_up(&setup, service.data(), &backup).await;
@@ -432,7 +433,7 @@ async fn a_backup_replaces_backups_alone_and_is_for_its_owner() {
     let none = folder.path().join("none");
     let ran = setup.command_on(&none, &["backup", "--to", text(&backup)], b"").await;
     assert!(ran.code == Some(1) && ran.stderr.contains("give the data folder"), "{ran:?}");
-    // What was there is still used, and written.
+    // The existing database is still in use and writable.
     service.accept("/v1/track", track("u1", "m2")).await;
 }
 
@@ -456,7 +457,7 @@ async fn a_backup_goes_through_a_pipe_and_back() {
     let ran = setup.command_on(&data, &["restore", "-"], &made.stdout).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.stdout.contains("1 message (1 of them waiting)"), "{ran:?}");
-    // A pipe that ended early.
+    // A pipe that ends early.
     let half = &made.stdout[..made.stdout.len() / 2];
     let data = folder.path().join("half");
     let ran = setup.command_on(&data, &["restore", "-"], half).await;
@@ -561,7 +562,7 @@ async fn what_is_no_backup_is_refused_with_advice_and_leaves_nothing() {
     service.accept("/v1/track", track("u1", "after")).await;
     // Nothing was changed in the backup.
     assert!(std::fs::read(&backup).unwrap() == bytes);
-    // One that was put in place by hand is not used, since nothing in it counts as sent.
+    // A backup that was copied into the data folder by hand is refused, because it does not record what was sent since.
     let by_hand = path("by-hand");
     std::fs::create_dir(&by_hand).unwrap();
     std::fs::copy(&backup, by_hand.join(DATABASE)).unwrap();
@@ -628,7 +629,7 @@ async fn with_an_external_log_the_program_leaves_it_alone() {
     let bytes = std::fs::metadata(&log).unwrap().len();
     assert!(bytes > 0 && holds(&log, GONE));
     assert_eq!(service.stop().await, Some(0));
-    // Nothing was moved at the end, and nothing is lost.
+    // The log was not moved at the end, and nothing is lost.
     assert!(std::fs::metadata(&log).unwrap().len() >= bytes);
     let service = service.crash_and_restart(&setup);
     service.message("g1", |found| found["state"] == "delivered").await;

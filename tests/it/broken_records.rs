@@ -1,10 +1,10 @@
-//! Records that contradict each other cost the message that they belong to, and no other.
+//! Contradictory records fail the message that they belong to, and no other.
 
 use serde_json::{Value, json};
 
 use crate::support::{Reply, ScriptedLoops, Service, Setup, track};
 
-/// The message failed, its line in the log names it, and what stands behind it goes out.
+/// Asserts that the message failed, and that a log line names it.
 async fn is_set_aside(service: &Service, id: &str) {
     let found = service.message(id, |found| found["state"] == "failed").await;
     let failed = &found["deliveries"][0];
@@ -47,7 +47,7 @@ async fn a_message_whose_records_are_broken_fails_and_the_next_of_its_lane_goes_
         assert_eq!(loops.next().await.note(), "m2", "{broken}");
         is_set_aside(&service, "m1").await;
         service.message("m2", |found| found["state"] == "delivered").await;
-        // A replay makes all of it anew.
+        // A replay creates the records again.
         let replay = service.request(reqwest::Method::POST, "/api/replay");
         let replay = replay.bearer_auth(crate::support::ADMIN_TOKEN);
         let replay = replay.json(&json!({"reason": "unreadable"}));

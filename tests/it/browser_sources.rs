@@ -1,4 +1,4 @@
-//! Sources whose write key is public: how much an address may send, what it may not, and from where.
+//! Sources with a public write key: how much an address may send, what it may not send, and from which origins.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use crate::support::{
     ADMIN_TOKEN, Answer, EMAIL_DOMAIN, ScriptedLoops, Service, Setup, WRITE_KEY, track,
 };
 
-/// A public key, a public key with a wide limit, and in the environment a secret one.
+/// A public key, a public key with a high limit, and a secret key in the environment.
 const SOURCES: &str = r#"
     [server]
     trusted_proxies = ["127.0.0.0/8"]
@@ -37,7 +37,7 @@ async fn service() -> (ScriptedLoops, Service) {
     (loops, service)
 }
 
-/// Sends as a proxy in front does, for this address.
+/// Sends a request as a proxy does for this address.
 async fn send(service: &Service, path: &str, key: &str, address: &str, body: Value) -> Answer {
     let request = service.request(Method::POST, path).basic_auth(key, Some(""));
     let request = request.header("x-forwarded-for", address).body(body.to_string());
@@ -66,7 +66,7 @@ async fn an_address_that_sends_too_much_is_told_to_come_again_and_nobody_else_is
     }
     let batch = json!({"batch": [track("u1", "x")]});
     assert_too_many(&send(&service, "/v1/b", "page", "192.0.2.1", batch).await);
-    // What the sender writes into the header itself changes nothing.
+    // Addresses that the sender writes into the header are ignored.
     let forged = "203.0.113.1, 192.0.2.1";
     assert_too_many(&send(&service, "/v1/t", "page", forged, track("u1", "x")).await);
     // Other sources have their own limits, or none.
@@ -89,7 +89,7 @@ async fn a_reload_forgives_nobody() {
     assert_eq!([sent("m1").await, sent("m2").await, sent("m3").await], [200, 200, 429]);
     reload().await;
     assert_eq!(sent("m4").await, 429);
-    // Another limit begins anew.
+    // A changed limit starts with an unused allowance.
     let other = SOURCES.replace("address_requests_max = 2", "address_requests_max = 3");
     service.write_config(&other);
     reload().await;
@@ -103,7 +103,7 @@ async fn a_batch_counts_by_its_messages() {
         let messages: Vec<_> = (0..count).map(|n| track("u1", &format!("{name}-{n}"))).collect();
         json!({"batch": messages})
     };
-    // 20 count as one request and 21 as two, of which there are two a minute.
+    // 20 messages count as one request and 21 as two. Two requests a minute are allowed.
     for (address, first, second) in
         [("192.0.2.1", 20, 200), ("192.0.2.2", 21, 429), ("192.0.2.3", 4_000, 429)]
     {
@@ -134,7 +134,7 @@ async fn a_public_key_deletes_nobody() {
     let (mut loops, service) = service().await;
     let delete = |id: &str| json!({"type": "delete", "userId": "u1", "messageId": id});
     for path in ["/v1/track", "/v1/t", "/destination", "/webhook/page"] {
-        // An address for each, since the limit is not what refuses.
+        // Each request comes from another address, so that none is refused by the limit.
         let address = format!("192.0.2.{}", path.len());
         let answer = send(&service, path, "page", &address, delete("x")).await;
         assert_eq!(answer.status, 403, "{path}: {answer:?}");
@@ -148,7 +148,7 @@ async fn a_public_key_deletes_nobody() {
     assert_eq!(answer.body["rejected"][0]["index"], 1);
     assert_eq!(answer.body["rejected"][0]["code"], "delete_not_allowed");
     assert_eq!(loops.notes(2).await, ["m1", "m2"]);
-    // Where it is allowed, and with a secret key.
+    // Deletion works with a public key where it is allowed, and with a secret key.
     for (key, id) in [("app", "d1"), (WRITE_KEY, "d2")] {
         let answer = send(&service, "/v1/track", key, "192.0.2.1", delete(id)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
@@ -217,7 +217,7 @@ async fn the_senders_address_is_stamped_where_asked_for() {
         let stored = service.stored().await;
         assert_eq!(stored[id][0]["context"]["ip"], expected, "{id}");
     }
-    // What Segment hands on comes from its own servers.
+    // Requests of Segment come from its own servers.
     let answer = send(&service, "/destination", "page", "192.0.2.9", track("u1", "segment")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(service.stored().await["segment"][0]["context"]["ip"], Value::Null);

@@ -1,5 +1,5 @@
-//! What there is at Loops: each delivery says "did you mean", what is acted on is read again first, and no answer of
-//! Loops about it keeps a message from being delivered.
+//! The catalogue of names at Loops: a delivery suggests the name that was probably meant, the program reads the
+//! catalogue again before it acts on it, and no response about the catalogue prevents a delivery.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,7 +12,7 @@ use crate::support::{ADMIN_TOKEN, PATIENCE, Reply, ScriptedLoops, Seen, Service,
 
 const NEWS: &str = "newsnewsnewsnewsnews1";
 
-/// What a team at Loops has, and what was asked about it.
+/// The names of a team at Loops, and the requests for them.
 #[derive(Default)]
 struct Team {
     properties: Vec<(String, &'static str)>,
@@ -40,7 +40,7 @@ impl SharedTeam {
         change(&mut self.0.lock().unwrap())
     }
 
-    /// The requests about it, by their paths.
+    /// The paths of the requests for the catalogue.
     fn asked(&self) -> Vec<String> {
         self.change(|team| team.asked.clone())
     }
@@ -90,7 +90,7 @@ fn setup(loops: &ScriptedLoops, options: &str) -> Setup {
     Setup::with_loops(&loops.base_url).config(&text)
 }
 
-/// Waits until a process has a catalogue.
+/// Waits until the process has a catalogue.
 async fn has_catalogue(service: &Service) {
     let shown = async {
         loop {
@@ -105,7 +105,7 @@ async fn has_catalogue(service: &Service) {
     tokio::time::timeout(PATIENCE, shown).await.expect("no catalogue was read");
 }
 
-/// Sends traits of a person of their own, and returns the body that reached Loops and the warnings.
+/// Sends traits of a new person, and returns the body that reached Loops and the warnings.
 async fn sent(
     service: &Service,
     loops: &mut ScriptedLoops,
@@ -154,7 +154,7 @@ async fn a_delivery_says_what_is_probably_meant_and_its_body_stays() {
     loops.next().await;
     let warned = warnings(&service, "b").await;
     assert!(warned[0].contains("sending creates it (did you mean `Signed Up`?)"), "{warned:?}");
-    // The page that tries a message says it, too.
+    // The page that tries a message shows the suggestion as well.
     says_in_preview(&service).await;
 }
 
@@ -165,7 +165,7 @@ async fn nothing_that_loops_answers_about_its_names_keeps_a_message_from_being_d
         .collect();
     let many = Value::from(many).to_string();
     let page = r#"{"data": [{"eventName": "again"}], "pagination": {"nextCursor": "CURSOR"}}"#;
-    // What is answered to each question, how often it is asked at most, and whether there is a catalogue then.
+    // The reply to each request, the largest number of requests, and whether there is a catalogue afterwards.
     type Script = Box<dyn FnMut(&Seen) -> Reply + Send>;
     let number = Mutex::new(0);
     let scripts: Vec<(Script, usize, bool)> = vec![
@@ -296,7 +296,7 @@ async fn a_property_that_was_created_a_moment_ago_is_not_left_out() {
     team.change(|team| team.properties.push(("score".to_owned(), "number")));
     let (body, warned) = sent(&service, &mut loops, "a", json!({"score": 1})).await;
     assert_eq!((&body["score"], warned.len()), (&json!(1), 0));
-    // Within a minute, it is not asked again.
+    // Within a minute, the catalogue is not read again.
     for id in ["b", "c"] {
         let (body, warned) = sent(&service, &mut loops, id, json!({"scroe": 1, "seats": 3})).await;
         assert_eq!((body.get("scroe"), &body["seats"]), (None, &json!(3)));
@@ -358,7 +358,7 @@ async fn a_property_that_loops_lacks_is_created_once_and_listed() {
     assert!(team.change(|team| team.properties.contains(&("score".to_owned(), "number"))));
     let audit = service.admin("/api/audit").await.body.to_string();
     assert!(audit.contains("create_property") && audit.contains("created"), "{audit}");
-    // Refused: it is sent as it is, and not asked for again.
+    // If Loops refuses to create the property, the message is sent unchanged, and the creation is not tried again.
     let (counter, asked) = (team.clone(), Arc::new(Mutex::new(0)));
     let posts = Arc::clone(&asked);
     loops.catalogue(move |seen| match seen.method.as_str() {
@@ -394,7 +394,7 @@ customAttributes = { "@path" = "$.traits" }
     let (body, warned) = sent(&service, &mut loops, "a", json!({})).await;
     assert_eq!(body["mailingLists"], json!({NEWS: true, "b": false}));
     assert_eq!(warned, [""; 0]);
-    // The list is renamed: its former name is kept.
+    // After the list was renamed, its former name still works.
     team.change(|team| team.lists[0].1 = "Updates".to_owned());
     let eager = format!("catalogue_refresh_s = 1\n{options}");
     let setup = self::setup(&loops, &eager);

@@ -1,4 +1,4 @@
-//! `check` finds errors before they cost a message, and `preview` shows what would become of one.
+//! `check` finds errors before they affect a message, and `preview` shows what would be sent for one.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{ADMIN_TOKEN, Answer, Reply, ScriptedLoops, Service, Setup, track};
 
-/// A folder with files, and the program run in it.
+/// A folder with files, in which the program is run.
 struct Desk(tempfile::TempDir);
 
 impl Desk {
@@ -37,7 +37,7 @@ impl Desk {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        // A program that refuses its arguments does not read.
+        // A program that refuses its arguments does not read its input.
         let _ = process.stdin.take().unwrap().write_all(input.as_bytes());
         let output = process.wait_with_output().unwrap();
         let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
@@ -264,7 +264,7 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
             let told = desk.run_with(&["check", "--subscriptions", "s.yaml"], &env, "");
             (desk, told)
         };
-        // The scripted Loops goes on meanwhile.
+        // The scripted Loops continues in the meantime.
         tokio::task::spawn_blocking(run).await.unwrap()
     };
     let (desk, (ok, text)) = check(desk).await;
@@ -278,7 +278,7 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
         assert!(text.contains(told), "{told}: {text}");
     }
     assert!(!text.contains("`list_1`") && !text.contains("`News`"), "{text}");
-    // A list that is not there, and one of two with the name, are errors.
+    // A list that does not exist and a name that two lists share are errors.
     desk.file(
         "s.yaml",
         "- name: S\n  action: createOrUpdateContact\n  trigger: 'type = \"identify\"'\n  mapping:\n    mailingLists: {nwes: true, Beta: true, list_2: true}\n",
@@ -428,7 +428,7 @@ async fn the_api_previews_with_what_is_in_force_and_reloads_it() {
     };
     assert_eq!(previewed().await, "userRegistered");
 
-    // A broken file changes nothing and is told.
+    // A broken file changes nothing, and the response says so.
     desk.file("s.toml", "[[subscriptions]]\nname = 'x'\n");
     let answer = post(&service, "/api/reload", "").await;
     assert_eq!(answer.status, 422);
@@ -436,7 +436,7 @@ async fn the_api_previews_with_what_is_in_force_and_reloads_it() {
     assert!(answer.body["problems"][0]["place"].as_str().unwrap().ends_with("s.toml"));
     assert_eq!(previewed().await, "userRegistered");
 
-    // A mended one is taken up, and messages go by it.
+    // A corrected file takes effect for the next messages.
     desk.file("s.toml", &SIGN_UP.replace("userRegistered", "welcome"));
     let answer = post(&service, "/api/reload", "").await;
     assert_eq!(answer.body["subscriptions"]["default"], 1, "{answer:?}");
@@ -444,7 +444,7 @@ async fn the_api_previews_with_what_is_in_force_and_reloads_it() {
     service.accept("/v1/track", signed_up("m1")).await;
     assert_eq!(loops.next().await.body["eventName"], "welcome");
 
-    // So it is by signal.
+    // A reload by signal does the same.
     desk.file("s.toml", &SIGN_UP.replace("userRegistered", "hello"));
     service.signal("HUP");
     let is_reloaded = |line: &Value| line["message"] == "configuration reloaded";

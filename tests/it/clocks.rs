@@ -1,6 +1,6 @@
-//! A clock that is wrong, or is set while the program runs: retries that wait go out, nothing expires, and
-//! nothing that was acknowledged is lost. The program runs with libfaketime, which changes the time of day but not
-//! the monotonic clock.
+//! A clock that is wrong, or is set while the program runs: waiting retries are sent, nothing expires, and no
+//! acknowledged message is lost. The program runs with libfaketime, which changes the time of day but not the monotonic
+//! clock.
 
 use std::path::PathBuf;
 
@@ -14,7 +14,7 @@ pub const DAY: i64 = 24 * HOUR;
 /// From 2026 to 1973, or at least so far that it makes no difference.
 const TO_1973: i64 = -53 * 365 * DAY;
 
-/// The time of day that a program sees.
+/// The time of day that the program sees.
 pub struct Wall(tempfile::TempDir);
 
 impl Wall {
@@ -30,13 +30,13 @@ impl Wall {
 
     /// Sets the clock this many seconds ahead of the right time.
     pub fn set(&self, offset_s: i64) {
-        // At once, since the program reads the file whenever it asks for the time.
+        // The rename takes effect at once, because libfaketime reads the file at every call.
         let new = self.0.path().join("new");
         std::fs::write(&new, format!("{offset_s:+}\n")).unwrap();
         std::fs::rename(new, self.file()).unwrap();
     }
 
-    /// The settings of a program that sees this time. Its retries wait until long after the clock was set.
+    /// A setup that sees this time. Its retries wait until long after the clock was set.
     pub fn setup(&self, loops: &ScriptedLoops) -> Setup {
         let subscriptions = self.0.path().join("subscriptions.toml");
         let text = "
@@ -77,7 +77,7 @@ pub fn is_tried(message: &Value) -> bool {
     message["deliveries"][0]["request"]["attempts"][0].is_object()
 }
 
-/// Two events of each track, of which the second is sent once the first is over. Neither expires by its age.
+/// Two events for each track. The second is sent after the first has ended, and neither expires by its age.
 const TWO_EVENTS: &str = r#"
     [[subscriptions]]
     name = "First"
@@ -107,7 +107,7 @@ async fn waiting(service: &Service) {
     }
 }
 
-/// Each of these messages is delivered, and none was given up.
+/// Asserts that each of these messages is delivered.
 async fn are_delivered(service: &Service, ids: &[&str]) {
     for id in ids {
         service.message(id, |found| found["state"] == "delivered").await;
@@ -116,7 +116,7 @@ async fn are_delivered(service: &Service, ids: &[&str]) {
     assert_eq!(given_up, None);
 }
 
-/// The clock is set while two messages wait for their retries, by these steps.
+/// Changes the clock by these steps while two messages wait for their retries.
 async fn set_while_retries_wait(steps: &[i64]) {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let wall = Wall::right();
@@ -170,7 +170,7 @@ async fn set_back_to_1973_and_right_again() {
     set_while_retries_wait(&[TO_1973, 0]).await;
 }
 
-/// The program ends, and starts again when the clock shows another time: two messages still wait.
+/// Stops the program and starts it again with another time on the clock. Two messages still wait.
 async fn restarted(offset_before: i64, offset_after: i64) {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let wall = Wall::right();
@@ -204,8 +204,8 @@ async fn restarted_after_a_clock_that_was_years_ahead() {
     restarted(3_650 * DAY, 0).await;
 }
 
-/// Whether an event was taken, before the program ended, cannot be known, nor how long ago it was tried: Loops
-/// may have forgotten its key.
+/// The program cannot know whether Loops accepted an event before the program ended, nor how long ago it was tried.
+/// Loops may have forgotten its key.
 #[tokio::test]
 async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_time() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
@@ -218,7 +218,7 @@ async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_t
     wall.set(2 * DAY);
     let service = service.crash_and_restart(&setup);
     assert_eq!(loops.next().await.note(), "upsert");
-    // What was not tried before is as old as the clock says, which max_age_s does not allow.
+    // By the clock, a message that was never tried is now older than `max_age_s` allows.
     for id in ["event", "behind"] {
         let event = service.message(id, |found| found["state"] == "failed").await;
         assert_eq!(event["deliveries"][0]["reason"], "expired");
@@ -227,9 +227,9 @@ async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_t
     assert!(loops.rest().is_empty());
 }
 
-/// Kills the program once this many requests were sent and the message is as wanted, and starts it again more than a
-/// day later, when Loops takes everything. Returns the requests of each time, by the names of their events, and the
-/// states of the two deliveries.
+/// Kills the program after this many requests, once the message is as wanted. Starts it again more than a day later,
+/// when Loops accepts everything. Returns the event names of the requests before and after, and the states of the two
+/// deliveries.
 async fn killed_for_a_day(
     script: fn(&Seen) -> Reply,
     sent: usize,

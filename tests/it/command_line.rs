@@ -1,4 +1,4 @@
-//! The commands beside `serve`.
+//! Commands other than `serve`.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Child, Command, Stdio};
@@ -13,7 +13,7 @@ fn program() -> Command {
     command
 }
 
-/// A command whose standard output is read until it has said where everything listens.
+/// A running command. Its standard output is read until it has printed all its addresses.
 struct Running {
     process: Child,
     text: String,
@@ -113,7 +113,7 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
     assert_eq!(contacts[0]["plan"], "pro");
     let events = get(&format!("http://{sandbox}/sandbox/events")).await;
     assert!(events.to_string().contains("Signed Up"), "{events}");
-    // The circle closes: Loops reports the mail.
+    // The sandbox reports the email by its webhooks.
     loop {
         let feedback = get(&format!("http://{service}/api/feedback?userId=user_1")).await;
         let events = feedback["events"].as_array().unwrap();
@@ -124,7 +124,7 @@ async fn dev_shows_the_contact_and_the_event_and_says_what_it_did() {
         }
         assert!(began.elapsed() < PATIENCE, "{feedback}");
     }
-    // So far, a newcomer is not warned of anything.
+    // Up to here, the log has no warnings.
     let so_far = std::fs::read_to_string(log.path()).unwrap();
     assert!(so_far.contains("INFO") && !so_far.contains("WARN"), "{so_far}");
     let unknown = json!({"userId": "user_2", "messageId": "hello-3", "event": "Signed Up",
@@ -156,7 +156,7 @@ async fn dev_takes_the_environment_but_leads_nowhere_else() {
         ("SEGMENT_LOOPS__SERVER__LISTEN", "127.0.0.1:0"),
         ("SEGMENT_LOOPS__LOG__FORMAT", "json"),
         ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__SKIP_UNCHANGED", "on"),
-        // Not what dev sets itself.
+        // `dev` ignores the variables of settings that it sets itself.
         ("SEGMENT_LOOPS__STORE__DATA", data.to_str().unwrap()),
         ("SEGMENT_LOOPS__STORE__URL", "postgres://127.0.0.1:9/none"),
         ("DATABASE_URL", "postgres://127.0.0.1:9/none"),
@@ -165,7 +165,7 @@ async fn dev_takes_the_environment_but_leads_nowhere_else() {
         ("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__API_KEY_FILE", "/nowhere"),
         ("SEGMENT_WRITE_KEY_FILE", "/nowhere"),
         ("ADMIN_TOKEN", "another"),
-        // Nor another destination than the sandbox.
+        // It also ignores every destination other than the sandbox.
         ("SEGMENT_LOOPS__DESTINATIONS__OTHER__API_KEY", "other"),
         ("SEGMENT_LOOPS__DESTINATIONS__OTHER__BASE_URL", &elsewhere.base_url),
         ("SEGMENT_LOOPS__SOURCES__DEFAULT__DESTINATION", "default"),
@@ -270,7 +270,7 @@ async fn the_sandbox_says_which_rule_a_request_broke_and_no_value_of_it() {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let canary = "canary-31d7";
     let email = format!("{canary}@example.com");
-    // Method, path, body, and what the log must say of it.
+    // Method, path, body, and the text that the log must contain.
     let cases = [
         ("POST", "events/send", json!({"eventName": "E", "userId": canary}), "No contact has this"),
         ("PUT", "contacts/update", json!({"userId": canary}), "No contact has this"),

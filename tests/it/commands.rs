@@ -1,5 +1,5 @@
-//! What all commands have in common: exit codes, help, and that each needs only the configuration that it uses; and the
-//! commands that say how the program is set up.
+//! Properties that all commands share: exit codes, help, and that each needs only the configuration that it uses. Also
+//! the commands that describe the setup.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,7 @@ use crate::support::{API_KEY, EMAIL_DOMAIN, ScriptedLoops, Setup, WRITE_KEY, ide
 
 const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
 
-/// Each command with the arguments that it cannot do without, and whether it takes a configuration.
+/// Each command with its required arguments, and whether it takes a configuration.
 const COMMANDS: [(&[&str], bool); 21] = [
     (&["dev"], false),
     (&["check"], true),
@@ -68,7 +68,7 @@ fn every_command_is_listed_with_the_exit_codes() {
     let known: Vec<&str> = COMMANDS.iter().map(|(arguments, _)| arguments[0]).collect();
     let shown: Vec<&str> = known.iter().copied().filter(|name| !hidden.contains(name)).collect();
     assert_eq!(listed, shown);
-    // The same table in the documents.
+    // The documents have the same table.
     let document = include_str!("../../docs/commands.md");
     for code in 0..5 {
         assert!(help.contains(&format!("\n  {code}  ")), "{code}: {help}");
@@ -92,7 +92,7 @@ fn the_help_of_every_command_has_an_example() {
         let is_shown = examples.any(|line| line.contains(&example));
         assert!(is_shown || command == ["healthcheck"], "{command:?}: {help}");
         assert_eq!(help.contains("\nConfiguration:\n"), takes_configuration, "{command:?}: {help}");
-        // The texts of options are indented, and go as far as they need.
+        // The texts of options are indented, and may be longer.
         for line in help.lines().filter(|line| !line.starts_with("    ")) {
             assert!(line.chars().count() <= 116, "{command:?}: {line}");
         }
@@ -126,7 +126,7 @@ fn wrong_arguments_and_a_wrong_configuration_have_their_own_exit_codes() {
     dev.args(["dev", "--listen", "127.0.0.1:0", "--sandbox", "127.0.0.1:0"]);
     let (code, _, stderr) = told(dev.env("SEGMENT_LOOPS__SERVR__X", "1").output().unwrap());
     assert_eq!(code, Some(3), "{stderr}");
-    // Nothing was made of any of these.
+    // None of these commands created anything.
     assert!(!folder.path().join("data").exists());
 }
 
@@ -176,7 +176,7 @@ async fn each_command_needs_what_it_uses_and_no_keys_of_others() {
         let ran = bare.command_on(data, arguments, b"").await;
         assert!(ran.code == Some(0) && ran.stdout.contains(expected), "{arguments:?}: {ran:?}");
     }
-    // Where the configuration was forgotten, nothing is done for a destination that nobody delivers.
+    // Without the configuration, nothing is done for a destination that no process delivers.
     let empty = tempfile::tempdir().unwrap();
     for (arguments, expected) in [
         (&["known", contacts.as_str()][..], 3),
@@ -227,7 +227,7 @@ fn config_show_shows_what_is_in_force_and_no_secret() {
     assert_eq!(code, Some(0));
     assert_eq!(json["values"]["destinations"]["default"]["rate"], 1000);
     assert_eq!(json["origins"]["destinations.default.rate"], "LOOPS_RATE_LIMIT");
-    // One with errors is shown, too, and the errors after it.
+    // A configuration with errors is shown as well, followed by the errors.
     let wrong = setup.env("SEGMENT_LOOPS__STORE__WAL", "mine");
     let (code, shown, stderr) = show(&wrong, &[]);
     assert_eq!(code, Some(3));

@@ -1,4 +1,4 @@
-//! A changed subscription can be tried on messages that were received, and nothing else notices.
+//! A changed subscription can be tried on received messages without any other effect.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -20,7 +20,7 @@ action = "createOrUpdateContact"
 trigger = 'type = "identify"'
 "#;
 
-/// The subscription of that name, as it stands above.
+/// The subscription of this name, as defined above.
 const SIGNED_UP: &str = "name = \"Signed up\"\naction = \"sendEvent\"\nevents = [\"Signed *\"]\n[mapping]\neventName = \"signedUp\"\n";
 
 fn event(id: &str, event: &str) -> Value {
@@ -54,7 +54,7 @@ async fn ask(service: &Service, body: &Value) -> Answer {
     Service::answer(request.body(body.to_string())).await
 }
 
-/// Message ids and what changes for them.
+/// The message ids, and the change for each.
 fn changes(answer: &Value) -> Vec<(&str, &str)> {
     let messages = answer["messages"].as_array().unwrap().iter();
     let text = |message: &'_ Value, key: &str| message[key].as_str().map(str::len).unwrap_or(0);
@@ -194,7 +194,7 @@ async fn an_error_says_where_it_is_and_what_is_allowed() {
     }
 }
 
-/// A mapping that doubles what it made again and again.
+/// A mapping that doubles its output repeatedly.
 fn doubling() -> Value {
     let double = |inner: Value, _| json!({"@transform": {"apply": {"l": [inner, inner]}, "mapping": {"@path": "$.l"}}});
     let list = (0..9).fold(json!({"@path": "$.properties"}), double);
@@ -355,7 +355,7 @@ async fn the_page_compares_a_form_without_a_script() {
     ] {
         assert!(page.text.contains(words), "no {words}: {}", page.text);
     }
-    // The text of the page changes nothing, also when a browser has sent it.
+    // The page's unchanged text makes no difference, even with a browser's line endings.
     let in_force = page.text.split("aria-describedby=\"problems\">").nth(1).unwrap();
     let in_force = in_force.split("</textarea>").next().unwrap().trim_start();
     let in_force = in_force.replace("&#34;", "\"").replace("&#39;", "'").replace('\n', "\r\n");
@@ -392,7 +392,7 @@ async fn the_page_compares_a_form_without_a_script() {
     assert_eq!((download.status, &download.text), (200, &changed));
     let disposition = download.headers["content-disposition"].to_str().unwrap();
     assert_eq!(disposition, "attachment; filename=\"subscription.toml\"");
-    // Nothing was put into force.
+    // The draft did not take effect.
     let page = admin.get(PAGE).await;
     assert!(page.text.contains("signedUp") && !page.text.contains("joined"));
 

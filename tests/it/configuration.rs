@@ -1,4 +1,4 @@
-//! Errors in the configuration are found at start and named with their place and key.
+//! Errors in the configuration are found at the start, and reported with their place and key.
 
 use reqwest::Method;
 
@@ -9,7 +9,7 @@ use crate::support::{
 
 const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
 
-/// Starts the program, which must refuse, and gives what it says.
+/// Starts the program, which must refuse, and returns its message.
 fn refusal(setup: &Setup) -> String {
     refusal_with(3, setup)
 }
@@ -38,7 +38,7 @@ fn without_an_api_key_it_says_what_to_set() {
 
 #[test]
 fn each_error_is_named() {
-    // The file, and what the refusal must name.
+    // The file, and the texts that the refusal must contain.
     let cases: [(&str, &[&str]); 34] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
         ("[destinations.b]\napi_key = \"api-canary-91bc\n", &["segment-loops.toml", "line 2"]),

@@ -1,4 +1,4 @@
-//! Nobody who left is subscribed again: what Loops reports by its webhooks holds against a mapping, too.
+//! Nobody who left is subscribed again: a report by webhook takes precedence over a mapping.
 
 use jiff::SignedDuration;
 use segment_loops::clock::{Clock as _, SystemClock};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::feedback::{SECRET, event, tell};
 use crate::support::{EMAIL_DOMAIN, Reply, ScriptedLoops, Service, Setup};
 
-/// Fills `subscribed` and a list from what a message says.
+/// Sets `subscribed` and a list from the message.
 const SUBSCRIPTIONS: &str = r#"
 [[subscriptions]]
 name = "Contact"
@@ -39,7 +39,7 @@ resubscribe = true
 mailingLists = { news = true }
 "#;
 
-/// What Loops reports of a person.
+/// A report of Loops about a person.
 fn report(name: &str, user: &str) -> Value {
     let mut body = event(name, user);
     if name.starts_with("contact.mailingList") {
@@ -78,7 +78,7 @@ impl Fixture {
         (Self { service: setup.start(), loops, count: 0, _folder: folder }, setup)
     }
 
-    /// What Loops reports of Ada.
+    /// Sends a report of Loops about Ada.
     async fn report(&mut self, name: &str) {
         let body = report(name, "ada");
         self.count += 1;
@@ -86,7 +86,7 @@ impl Fixture {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
-    /// The body that Loops gets for a message, and its warnings.
+    /// Returns the body that Loops receives for a message, and its warnings.
     async fn send(&mut self, mut message: Value) -> (Value, String) {
         self.count += 1;
         let id = format!("m{}", self.count);
@@ -98,7 +98,7 @@ impl Fixture {
         (body, if warnings.is_null() { String::new() } else { warnings.to_string() })
     }
 
-    /// The `subscribed` that Loops gets for a message.
+    /// Returns the `subscribed` that Loops receives for a message.
     async fn subscribed(&mut self, message: Value) -> Option<Value> {
         self.send(message).await.0.get("subscribed").cloned()
     }
@@ -134,7 +134,7 @@ async fn nobody_who_left_is_subscribed_again_by_a_mapping() {
     assert_eq!(fixture.subscribed(opt_in()).await, None, "it is on disk");
     let left = fixture.subscribed(identify(json!({"subscribed": false}))).await;
     assert_eq!(left, Some(json!(false)), "leaving always passes");
-    // Known by the address alone, and another person.
+    // Ada by her address alone, and then another person.
     let email = format!("ada@{EMAIL_DOMAIN}");
     let by_email = json!({"type": "identify", "userId": "new id", "traits": {"email": email, "subscribed": true}});
     assert_eq!(fixture.subscribed(by_email).await, None);
@@ -184,7 +184,7 @@ async fn a_subscription_may_resubscribe_by_a_message_that_is_newer() {
     };
     fixture.report("email.unsubscribed").await;
     fixture.report("contact.mailingList.unsubscribed").await;
-    // The report is of the same second, so a message of the next one is newer; this one waited in a queue.
+    // The report is of the current second, so a message of the next second is newer. This message is a minute old.
     let (body, warnings) = fixture.send(again(-60)).await;
     assert_eq!((body.get("subscribed"), &body["mailingLists"]), (None, &json!({})));
     assert!(warnings.contains("not newer"), "{warnings}");
@@ -217,7 +217,7 @@ async fn who_is_brought_back_by_a_request_that_loops_took_is_no_longer_kept_from
     let again = json!({"type": "group", "userId": "ada", "groupId": "g"});
     assert_eq!(fixture.subscribed(again).await, Some(json!(true)));
     assert_eq!(fixture.subscribed(opt_in()).await, Some(json!(true)));
-    // Leaving once more counts.
+    // A second report that the person left takes effect again.
     fixture.report("email.unsubscribed").await;
     assert_eq!(fixture.subscribed(opt_in()).await, None);
 }
@@ -228,8 +228,8 @@ fn ago(seconds: i64) -> jiff::Timestamp {
 }
 
 impl Fixture {
-    /// Loops reports that Ada left an hour ago while it fails to take these messages; then it takes them. Returns the first
-    /// body that it got.
+    /// Loops reports that Ada left an hour ago while it refuses these messages, and accepts them afterwards. Returns
+    /// the first body that it received.
     async fn leave_meanwhile(&mut self, messages: Vec<Value>) -> Value {
         self.loops.rest();
         self.loops.now(|_| Reply::status(503));
@@ -316,7 +316,7 @@ async fn what_was_left_out_is_sent_once_the_person_is_back() {
     let message = || identify(json!({"plan": "pro", "subscribed": true}));
     assert_eq!(fixture.subscribed(message()).await, None);
     fixture.report("email.resubscribed").await;
-    // The other values are known, which must not make this one needless.
+    // The other values are known and unchanged, but the message must still be sent.
     assert_eq!(fixture.subscribed(message()).await, Some(json!(true)));
 }
 

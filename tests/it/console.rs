@@ -1,4 +1,4 @@
-//! The console, as a browser without a script sees it: who gets in, and what a page may hold.
+//! The console in a browser without scripts: who can log in, and what a page may contain.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,7 +19,7 @@ pub(crate) struct Visitor<'s> {
     cookie: Option<String>,
 }
 
-/// A page, or what led elsewhere.
+/// A page or a redirect.
 pub(crate) struct Shown {
     pub(crate) status: u16,
     pub(crate) headers: HeaderMap,
@@ -32,7 +32,7 @@ impl<'s> Visitor<'s> {
         Self { service, http: http.build().unwrap(), cookie: None }
     }
 
-    /// Someone who has logged in with a token.
+    /// A visitor who has logged in with a token.
     pub(crate) async fn with(service: &'s Service, token: &str) -> Self {
         let mut visitor = Self::new(service);
         let answer = visitor.post("/console/login", &[("token", token)], &[]).await;
@@ -42,7 +42,7 @@ impl<'s> Visitor<'s> {
         visitor
     }
 
-    /// Opens an address whose answer has no end.
+    /// Opens a path whose response never ends.
     pub(crate) async fn open(&self, path: &str, more: &[(&'static str, &str)]) -> Response {
         let mut request = self.http.get(format!("{}{path}", self.service.base_url));
         if let Some(cookie) = &self.cookie {
@@ -90,7 +90,7 @@ impl<'s> Visitor<'s> {
         self.send(Method::POST, path, form, more).await
     }
 
-    /// Where the search for something leads.
+    /// Searches, and returns the page that the search leads to.
     pub(crate) async fn search(&self, wanted: &str) -> Shown {
         let answer = self.post("/console/search", &[("q", wanted)], &[]).await;
         match answer.status {
@@ -120,8 +120,8 @@ pub(crate) fn set_up(loops: &ScriptedLoops) -> Setup {
     on_store_of_tests(setup)
 }
 
-/// On the store that `TEST_STORE` names: SQLite, or a schema of its own in PostgreSQL. `tests/run` runs what people see
-/// over both.
+/// Uses the store that `TEST_STORE` names: SQLite, or a new schema in PostgreSQL. `tests/run` runs the tests of the
+/// console with both.
 #[allow(clippy::disallowed_methods, reason = "this variable is for the tests alone")]
 pub(crate) fn on_store_of_tests(setup: Setup) -> Setup {
     static SCHEMAS: AtomicUsize = AtomicUsize::new(0);
@@ -165,7 +165,7 @@ async fn only_people_with_a_token_get_in() {
         let visitor = Visitor::with(&service, token).await;
         assert_eq!(visitor.get("/console/messages").await.status, 200);
         assert_eq!(visitor.get("/console/nothing").await.status, 404);
-        // One gets back to where one was going.
+        // The login leads back to the requested page.
         let form = [("token", token), ("next", "/console/messages/7")];
         let answer = stranger.post("/console/login", &form, &[]).await;
         assert_eq!(answer.location(), "/console/messages/7");
@@ -303,7 +303,7 @@ async fn a_message_is_found_by_every_id_and_shows_why_it_failed() {
         assert_eq!(page.status, 404, "{wanted}");
         assert!(page.text.contains("Not found") && page.text.contains("records_retention_h"));
     }
-    // What Loops said may hold an address: a viewer sees it without.
+    // A response of Loops may contain an address, which is hidden from a viewer.
     let viewer = Visitor::with(&service, VIEWER_TOKEN).await;
     for path in ["/console/messages", "/console/messages?state=failed", "/console/failures"] {
         for visitor in [&admin, &viewer] {
@@ -331,7 +331,7 @@ async fn an_error_in_an_address_is_explained_on_a_page() {
         assert_eq!(page.status, 400, "{query}");
         assert!(page.text.contains(words) && page.text.contains("<html"), "{query}: {}", page.text);
     }
-    // Empty fields of the form are no conditions.
+    // Empty fields of the form do not restrict the search.
     let now = visitor.get("/console").await;
     assert_eq!(now.status, 200);
     for words in [

@@ -1,5 +1,5 @@
-//! What the program knows of contacts: upserts that change nothing are not sent, and an event gives nobody another
-//! person's address.
+//! What the program knows about contacts: upserts that change nothing are not sent, and no event gives a contact
+//! another person's address.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ fn setup(base_url: &str, skip_unchanged: &str) -> Setup {
         .env("SEGMENT_LOOPS__DESTINATIONS__DEFAULT__SKIP_UNCHANGED", skip_unchanged)
 }
 
-/// Sends a message, and returns what became of it.
+/// Sends a message, and returns it once it has ended.
 async fn end(service: &Service, id: &str, mut message: Value) -> Value {
     message["messageId"] = id.into();
     service.accept("/v1/batch", json!({"batch": [message]})).await;
@@ -28,7 +28,7 @@ fn paths(loops: &mut ScriptedLoops) -> Vec<String> {
     loops.rest().into_iter().map(|seen| seen.path).collect()
 }
 
-/// What each way to save requests was counted by.
+/// The number of saved requests for each reason.
 async fn saved(service: &Service) -> BTreeMap<String, String> {
     let metrics = reqwest::get(format!("{}/metrics", service.base_url)).await.unwrap();
     let lines = metrics.text().await.unwrap();
@@ -64,7 +64,7 @@ async fn an_upsert_that_changes_nothing_is_not_sent() {
     identify(&service, "text", json!({"seats": "3"})).await;
     assert_eq!(paths(&mut loops).len(), 5);
 
-    // What is known is on disk.
+    // The known values survive a crash.
     let service = service.crash_and_restart(&setup);
     identify(&service, "known", json!({"company": "Acme", "plan": null})).await;
     assert_eq!(paths(&mut loops), [""; 0]);
@@ -96,7 +96,7 @@ async fn what_others_may_have_changed_is_sent() {
     assert_eq!(sent("one", one.clone()).await, 0);
     assert_eq!(sent("two", two.clone()).await, 1);
     assert_eq!([sent("one", one).await, sent("two", two).await], [1, 1]);
-    // Nothing is known of a contact that was deleted.
+    // Nothing is known about a contact that was deleted.
     let gone = of("gone", json!({"plan": "pro"}));
     assert_eq!([sent("gone", gone.clone()).await, sent("gone", gone.clone()).await], [1, 0]);
     assert_eq!(sent("delete", json!({"type": "delete", "userId": "gone"})).await, 1);
@@ -117,7 +117,7 @@ async fn nothing_is_known_after_a_request_that_failed() {
     let plans: Vec<Value> =
         loops.rest().into_iter().map(|seen| seen.body["plan"].clone()).collect();
     assert_eq!(plans, ["pro", "bad", "pro"]);
-    // A replay is meant to be sent.
+    // A replay is always sent.
     let body = json!({"state": "delivered", "messageIds": ["e"]});
     let replayed = service.request(reqwest::Method::POST, "/api/replay").json(&body);
     assert_eq!(Service::answer(replayed.bearer_auth(ADMIN_TOKEN)).await.status, 200);
@@ -181,7 +181,7 @@ async fn an_event_does_not_give_its_contact_the_address_of_another() {
         let key = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__IDENTITY";
         let service = Setup::with_loops(&loops.base_url).env(key, identity).start();
         let invited = |email: &str| json!({"type": "track", "userId": "u1", "event": "Teammate Invited", "properties": {"email": email}});
-        // As long as no upsert has given an address, any may be the person's own.
+        // Before an upsert with an address, any address may be the person's own.
         for (id, email) in [("friend", &friend), ("ada", &ada)] {
             end(&service, id, invited(email)).await;
             assert_eq!(loops.next().await.body["email"], json!(email));
@@ -195,7 +195,7 @@ async fn an_event_does_not_give_its_contact_the_address_of_another() {
         let warnings = message["deliveries"][0]["warnings"].to_string();
         assert_eq!(warnings.contains("address"), identity != "off", "{warnings}");
         assert!(!warnings.contains(EMAIL_DOMAIN));
-        // An upsert changes the address, and then it is the contact's own.
+        // An upsert changes the address, which is then the contact's own.
         identify(&service, "moved", json!({"email": friend})).await;
         assert_eq!(loops.next().await.body["email"], json!(friend));
         end(&service, "after", invited(&friend)).await;
@@ -230,7 +230,7 @@ async fn an_event_without_an_address_is_linked_to_its_contact_by_the_last_one() 
     loops.next().await;
     end(&service, "after", event(json!({}))).await;
     assert_eq!(loops.next().await.body["email"], json!(friend));
-    // Others get nobody's address.
+    // Events of other people are sent without the address.
     let other = json!({"type": "track", "userId": "u2", "event": "E"});
     end(&service, "other", other).await;
     assert_eq!(loops.next().await.body.get("email"), None);
@@ -289,7 +289,7 @@ async fn an_identify_that_arrives_late_overwrites_nothing_newer() {
     assert_eq!(message["state"], "delivered");
     assert_eq!(message["deliveries"][0]["notNeeded"], "stale");
     assert_eq!(message["deliveries"][0]["request"], Value::Null);
-    // What happened at the same time or later is sent, and so is an event of any age.
+    // Changes with the same or a later time are sent, and so are events of any age.
     end(&service, "same", at(12, newer.clone())).await;
     assert_eq!(loops.next().await.body["plan"], "pro");
     let event =
@@ -297,7 +297,7 @@ async fn an_identify_that_arrives_late_overwrites_nothing_newer() {
     end(&service, "event", event).await;
     assert_eq!(loops.next().await.path, "/events/send");
 
-    // Without the key, the one that arrives last wins, as with Segment.
+    // Without the setting, the last message to arrive wins, as with Segment.
     let service = Setup::with_loops(&loops.base_url).start();
     for (id, hour) in [("a", 12), ("b", 9)] {
         end(&service, id, at(hour, json!({"plan": id}))).await;
@@ -305,7 +305,7 @@ async fn an_identify_that_arrives_late_overwrites_nothing_newer() {
     }
 }
 
-/// What Loops answers as long as it has no contact for an event without an address.
+/// The response of Loops to an event without an address before it has a contact.
 fn unknown_contact(seen: &Seen, known: &mut bool) -> Reply {
     *known |= seen.body.get("email").is_some();
     match seen.path == "/events/send" && !*known {

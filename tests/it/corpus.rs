@@ -1,4 +1,4 @@
-//! The inputs that fuzzing has found worth keeping: each property of `fuzz/` holds for each of them.
+//! The inputs that fuzzing has kept: each property of `fuzz/` holds for each of them.
 
 use std::path::Path;
 

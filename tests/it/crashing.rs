@@ -1,5 +1,5 @@
-//! A crash at any change of state loses nothing that was acknowledged, doubles no event and keeps the
-//! order of each person.
+//! A crash at any change of state loses no acknowledged message, sends no event twice, and preserves each person's
+//! order.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ const TIMES: [u32; 2] = [1, 3];
 const USERS: [&str; 2] = ["ada", "ben"];
 const ROUNDS: usize = 3;
 
-/// What a person does, in order: an identify and a track in turn.
+/// The messages of each person in order: identify and track in turn.
 fn messages() -> Vec<(String, Value)> {
     let mut messages = Vec::new();
     for round in 0..ROUNDS {
@@ -32,11 +32,11 @@ fn messages() -> Vec<(String, Value)> {
     messages
 }
 
-/// What Loops has taken: events by their key, as it keeps keys for a day.
+/// The requests that Loops has accepted. Events are recorded by their key, because Loops keeps keys for a day.
 #[derive(Default)]
 struct Taken {
     keys: HashMap<String, Vec<u8>>,
-    /// Notes of what had an effect, in order.
+    /// The notes of the requests that had an effect, in order.
     notes: Vec<String>,
     changed_bodies: usize,
 }
@@ -65,7 +65,7 @@ impl Taken {
     }
 }
 
-/// Sends until all is acknowledged or the program is gone; what was acknowledged is taken off.
+/// Sends until all messages are acknowledged or the program has ended, and removes the acknowledged ones from `left`.
 async fn send(service: &mut Service, left: &mut Vec<(String, Value)>) {
     while !left.is_empty() && !service.has_ended() {
         let request = service.request(
@@ -92,7 +92,7 @@ async fn is_delivered(service: &Service, id: &str) -> bool {
     }
 }
 
-/// Waits until all is delivered, or the program is gone.
+/// Waits until all messages are delivered, or the program has ended.
 async fn drain(service: &mut Service) -> bool {
     let began = std::time::Instant::now();
     for (id, _) in messages() {
@@ -119,7 +119,7 @@ async fn crash_at(point: &str, times: u32) {
     if left.is_empty() {
         drain(&mut service).await;
     }
-    // Some points are passed less often than that.
+    // Some points are passed less often than `times`.
     let crashed = service.has_ended();
     assert!(crashed || times > 1, "{at} is never passed");
     let mut service = service.crash_and_restart(&setup);
@@ -132,7 +132,7 @@ async fn crash_at(point: &str, times: u32) {
     let seen: HashSet<String> = taken.notes.iter().cloned().collect();
     assert_eq!(seen, expected, "{at}");
     for user in USERS {
-        // A contact may be written twice, the second time with the same; events never are.
+        // A contact may be written twice with the same values, an event never.
         let mut own: Vec<&String> =
             taken.notes.iter().filter(|note| note.starts_with(user)).collect();
         own.dedup_by(|note, before| note == before && note.ends_with("-i"));

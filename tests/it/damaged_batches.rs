@@ -1,5 +1,5 @@
-//! Of a batch that arrives damaged every message that is whole is kept; each piece that is not is
-//! rejected in its place; 400 only where nothing can be kept.
+//! The program keeps every whole message of a damaged batch, and rejects each broken piece at its index. It responds
+//! 400 only if it can keep nothing.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::limits::gzip;
 use crate::support::{Answer, Service, Setup, WEBHOOK_SECRET, WRITE_KEY, track};
 
-/// Nothing listens at this Loops: accepted messages stay pending.
+/// Nothing listens at this address, so accepted messages stay pending.
 fn service() -> Service {
     Setup::with_loops("http://127.0.0.1:9/api/v1").start()
 }
@@ -21,7 +21,7 @@ async fn send(service: &Service, path: &str, body: &str) -> Answer {
     Service::answer(request.body(body.to_owned())).await
 }
 
-/// The indices of the pieces that an answer lists as rejected.
+/// The indices of the pieces that a response lists as rejected.
 fn rejected(answer: &Answer) -> Vec<u64> {
     let list = answer.body["rejected"].as_array().cloned().unwrap_or_default();
     list.iter().map(|piece| piece["index"].as_u64().unwrap()).collect()
@@ -40,7 +40,7 @@ async fn every_whole_message_of_a_damaged_batch_is_kept_once_on_every_path() {
             text
         };
         let cut = r#"{"type":"track","userId":"u1","messageId":"cut","ev"#;
-        // (body, indices of what is rejected)
+        // (body, indices of the rejected pieces)
         let bodies = [
             (format!(r#"{{"batch":[,{},{}]}}"#, message(), message()), vec![]),
             (format!(r#"{{"batch":[,,,{}]}}"#, message()), vec![]),
@@ -157,7 +157,7 @@ async fn a_body_of_which_nothing_can_be_kept_is_rejected_as_a_whole() {
         assert_eq!(answer.body["code"], "bad_json", "{body:?}");
         assert!(answer.body["message"].as_str().unwrap().contains("batch"), "{answer:?}");
     }
-    // A sound batch is judged message by message, also where all of them are bad.
+    // An undamaged batch is accepted even if all its messages are rejected.
     for body in [r#"{"batch":[]}"#, r#"{"batch":[{"type":"unheard"},17]}"#] {
         let answer = send(&service, "/v1/batch", body).await;
         assert_eq!(answer.status, 200, "{body}: {answer:?}");

@@ -1,5 +1,5 @@
-//! Requests of one order key reach Loops in the order of acceptance; one that waits holds back its
-//! own lane and no other.
+//! Requests with one order key reach Loops in the order of acceptance. A waiting request holds back its own lane and no
+//! other.
 
 use serde_json::json;
 
@@ -79,7 +79,7 @@ async fn each_person_in_order_while_many_are_served_at_once() {
 
 #[tokio::test]
 async fn a_request_that_waits_for_its_retry_holds_back_its_own_lane_alone() {
-    // Everything of "slow" fails until told otherwise.
+    // All requests of "slow" fail until the script changes.
     let refuse = |seen: &crate::support::Seen| {
         if seen.note().starts_with("slow") { Reply::status(503) } else { Reply::ok() }
     };

@@ -1,4 +1,4 @@
-//! The description of the HTTP API is the one that is checked in, and names all that is served.
+//! The served description of the HTTP API is the one in `docs/`, and lists every path that is served.
 
 use std::path::Path;
 
@@ -62,7 +62,7 @@ async fn nothing_below_api_answers_without_the_admin_token() {
                 assert!(operation["responses"][status].is_object(), "{method} {path} {status}");
             }
         }
-        // Methods that the path does not have are no way in either.
+        // Methods that the path does not support are refused as well.
         for method in [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE] {
             for (token, status) in [(None, 401), (Some("wrong"), 401), (Some(ADMIN_TOKEN), 0)] {
                 // Guesses are limited.
@@ -83,7 +83,7 @@ async fn nothing_below_api_answers_without_the_admin_token() {
     assert!(operations >= 5, "{operations}");
 }
 
-/// Holds that a value has all the keys that its schema demands, and none that it does not name.
+/// Asserts that a value has all the keys that its schema requires, and no others.
 fn assert_described(document: &Value, schema: &Value, value: &Value, place: &str) {
     if let Some(name) = schema["$ref"].as_str() {
         let schema = document.pointer(&name[1..]).unwrap();

@@ -1,5 +1,5 @@
-//! What happens when the disk or the database is not as it should be: senders are asked to retry,
-//! people are told what to do, and nothing that was acknowledged is lost.
+//! Faults of the disk or the database: senders are asked to retry, operators learn what to do, and no acknowledged
+//! message is lost.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::support::{
 
 const DATABASE: &str = "segment-loops.db";
 
-/// A setup whose messages go nowhere: whatever is accepted waits.
+/// A setup without a reachable Loops, so that accepted messages stay pending.
 fn nowhere() -> Setup {
     Setup::with_loops("http://127.0.0.1:9/api/v1")
 }
@@ -26,7 +26,7 @@ async fn to_destination(service: &Service, message: Value) -> Answer {
     Service::answer(request.body(message.to_string())).await
 }
 
-/// A message that needs new pages: a small one may still fit where a large one does not.
+/// A message large enough to need new pages. A small one may fit into existing pages.
 #[cfg(target_os = "linux")]
 fn large(n: usize) -> Value {
     let mut message = track(&format!("u{n}"), &format!("m{n}"));
@@ -34,14 +34,14 @@ fn large(n: usize) -> Value {
     message
 }
 
-/// It does not pass within moments: SDKs count their tries, and shall not use them up at once.
+/// Asserts that the response asks the sender to wait. SDKs count their attempts, and must not use them up at once.
 fn assert_not_now(answer: &Answer, status: u16) {
     assert_eq!(answer.status, status, "{answer:?}");
     assert_eq!(answer.body["code"], "not_now", "{answer:?}");
     assert_eq!(answer.headers["retry-after"], "30", "{answer:?}");
 }
 
-/// Writes over the pages of a file from a page on.
+/// Overwrites the pages of a file, starting with `from_page`.
 fn garble(path: &Path, from_page: usize) {
     let mut bytes = std::fs::read(path).unwrap();
     assert!(bytes.len() > from_page * 4_096, "{} pages", bytes.len() / 4_096);
@@ -49,7 +49,7 @@ fn garble(path: &Path, from_page: usize) {
     std::fs::write(path, bytes).unwrap();
 }
 
-/// Overwrites the contents of messages, which no start reads.
+/// Overwrites the contents of messages, which are not read at the start.
 fn garble_payloads(service: &Service) {
     let database = service.database();
     let leaves = "SELECT pageno FROM dbstat WHERE name = 'payloads' AND pagetype = 'leaf'";
@@ -81,7 +81,7 @@ async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
         bounded(nowhere()).command_on(service.data(), &["import", "-"], line.as_bytes()).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("raise store.backlog_messages_max"), "{ran:?}");
-    // Once there is room again, they are taken.
+    // Once the backlog has room again, messages are accepted.
     let mut loops = ScriptedLoops::willing().await;
     let service = service.stop_and_restart(&bounded(Setup::with_loops(&loops.base_url))).await;
     assert_eq!(loops.notes(3).await, ["m1", "m2", "m3"]);
@@ -93,7 +93,7 @@ async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
     assert_eq!(loops.next().await.note(), "m4");
 }
 
-/// Bounds the files that a process may write; as with a full disk, what goes beyond fails.
+/// Limits the size of the files that a process may write. Writes beyond the limit fail as with a full disk.
 #[cfg(target_os = "linux")]
 pub(crate) fn limit_files(service: &Service, bytes: &str) {
     limit(service.id(), bytes);
@@ -140,13 +140,13 @@ async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
         service.message(&format!("m{n}"), |found| found["state"] == "delivered").await;
     }
     service.message("first", |found| found["state"] == "delivered").await;
-    // What was refused left nothing behind.
+    // The refused message was not stored.
     let refused = format!("/api/messages/m{}", accepted + 1);
     assert_eq!(service.admin(&refused).await.status, 404);
     drop(loops.rest());
 }
 
-/// Sends messages of 20,000 bytes until one is refused; gives how many were accepted.
+/// Sends messages of 20,000 bytes until one is refused, and returns the number of accepted messages.
 #[cfg(target_os = "linux")]
 async fn fill(service: &Service) -> usize {
     for n in 0..1_000 {
@@ -157,7 +157,7 @@ async fn fill(service: &Service) -> usize {
     panic!("the disk does not get full");
 }
 
-/// What `/readyz` says, once it says that the service is not ready.
+/// Waits until `/readyz` says that the service is not ready, and returns the message.
 async fn not_ready(service: &Service) -> String {
     let answer = ready_once(service, 503).await;
     assert_eq!(answer.body["code"], "not_ready", "{answer:?}");
@@ -188,7 +188,7 @@ async fn a_service_that_cannot_write_is_not_ready_and_says_why_until_it_can() {
     let message = not_ready(&service).await;
     assert!(message.contains("full") && message.contains("by itself"), "{message}");
     service.logged(|line| line["level"] == "ERROR" && is_told(line)).await;
-    // It is the disk that is asked, not what was remembered: nothing comes in meanwhile.
+    // The program tests the disk itself, because no message arrives in the meantime.
     limit_files(&service, "unlimited");
     ready_once(&service, 200).await;
     service.accept("/v1/track", track("u0", "after")).await;
@@ -209,7 +209,7 @@ fn open_files(process: u32) -> usize {
 async fn without_a_file_descriptor_left_messages_are_still_acknowledged_and_the_program_goes_on() {
     const FILES_MAX: usize = 128;
     let service = nowhere().start();
-    // This connection stays open, for all that follows.
+    // This connection stays open for the requests below.
     service.accept("/v1/track", track("u1", "before")).await;
     let mut command = Command::new("prlimit");
     command.args(["--pid", &service.id().to_string(), &format!("--nofile={FILES_MAX}:")]);
@@ -266,14 +266,14 @@ async fn a_database_that_is_deleted_is_told_and_nothing_is_acknowledged_until_it
     );
     assert_not_now(&service.post("/v1/track", track("u1", "gone")).await, 429);
     assert_not_now(&to_destination(&service, track("u1", "gone")).await, 503);
-    // Another file in its place is not the one that is written to.
+    // A different file at the same path does not count as the database.
     std::fs::copy(&elsewhere, &file).unwrap();
     assert!(not_ready(&service).await.contains("replaced"));
     assert_not_now(&service.post("/v1/track", track("u1", "gone")).await, 429);
     std::fs::rename(&elsewhere, &file).unwrap();
     ready_once(&service, 200).await;
     service.accept("/v1/track", track("u1", "after")).await;
-    // What was accepted before and after is there, and was not sent amiss.
+    // The messages that were accepted before and after are stored and delivered.
     loops.now(|_| Reply::ok());
     service.message("before", |found| found["state"] == "delivered").await;
     service.message("after", |found| found["state"] == "delivered").await;
@@ -298,7 +298,7 @@ async fn a_log_that_is_removed_under_the_program_costs_no_message_and_no_restart
         }
         service.logged(|line| line["message"] == "the database is safe again").await;
         ready_once(&service, 200).await;
-        // Once more, and the process is killed with the answer.
+        // Another message, and the process is killed right after its response.
         service.accept("/v1/track", track("u1", "last")).await;
         let service = service.crash_and_restart(&setup);
         let stored = service.stored().await;
@@ -315,7 +315,7 @@ async fn a_log_that_is_cut_under_the_program_ends_it_and_is_told() {
     let log = service.data().join(format!("{DATABASE}-wal"));
     std::fs::OpenOptions::new().write(true).open(log).unwrap().set_len(0).unwrap();
     let request = service.request(Method::POST, "/v1/track").basic_auth(WRITE_KEY, Some(""));
-    // The program may have noticed before, and have closed the connection.
+    // The program may already have noticed, and closed the connection.
     if let Ok(response) = request.body(track("u1", "after").to_string()).send().await {
         assert_ne!(response.status(), 200);
     }
@@ -370,13 +370,13 @@ async fn an_outcome_that_cannot_be_recorded_is_kept_until_it_can_and_nothing_is_
         _ => Reply::status(503),
     };
     let mut loops = ScriptedLoops::start(script).await;
-    // The lease cannot be renewed either, and runs out; as nobody else takes it, it is still ours.
+    // The lease cannot be renewed either, and expires. Because no other process takes it, it still belongs to this one.
     let service = Setup::with_loops(&loops.base_url).start();
     service.accept("/v1/track", track("first", "first")).await;
     assert_eq!(loops.next().await.note(), "first");
     limit_files(&service, "1");
     assert_eq!(fill(&service).await, 0);
-    // Loops has taken it, and there is no room to write that down.
+    // Loops has accepted the event, and there is no space to record that.
     answer.notify_one();
     let failed = |line: &Value| line["message"] == "an outcome cannot be recorded; trying again";
     let began = std::time::Instant::now();
@@ -467,7 +467,7 @@ async fn a_database_on_a_read_only_disk_is_refused_at_the_start() {
     let refused = || {
         let folder = tempfile::tempdir().unwrap();
         let serve = nowhere().other_command(folder.path(), service.data(), &["serve"]);
-        // In a mount namespace of its own, where root cannot write either.
+        // The program runs in a separate mount namespace, where root cannot write either.
         let mut mounted = Command::new("unshare");
         mounted.args(["--map-root-user", "--mount", "sh", "-c"]);
         mounted.arg(r#"mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" && exec "$@""#);
@@ -479,7 +479,7 @@ async fn a_database_on_a_read_only_disk_is_refused_at_the_start() {
         assert!(text.contains(DATABASE) && text.contains("mounted writable"), "{text}");
     };
     refused();
-    // A stop that is not a crash leaves no log behind, and a new one cannot be made.
+    // A clean stop leaves no log, and a new log cannot be created.
     let mut again = nowhere().data(service.data()).start();
     assert_eq!(again.stop().await, Some(0));
     refused();
@@ -490,7 +490,7 @@ async fn a_database_on_a_read_only_disk_is_refused_at_the_start() {
 async fn a_data_folder_that_others_can_look_into_is_left_as_it_is_with_a_warning() {
     use std::os::unix::fs::PermissionsExt as _;
     let is_told = |line: &&Value| line["message"].as_str().unwrap().contains("chmod o-rwx");
-    // A group may share it.
+    // A group may share the folder.
     for (mode, is_open) in [(0o755, true), (0o777, true), (0o2770, false), (0o750, false)] {
         let data = tempfile::tempdir().unwrap();
         std::fs::set_permissions(data.path(), std::fs::Permissions::from_mode(mode)).unwrap();

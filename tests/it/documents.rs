@@ -1,4 +1,4 @@
-//! What the documents say is true: their examples are run.
+//! The documents are correct: their examples are run.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::golden::eval;
 use crate::tidy;
 
-/// The fenced blocks of a document with their language, without the indent that they stand in.
+/// The fenced blocks of a document with their languages, without indentation.
 fn blocks(text: &str) -> Vec<(String, String)> {
     let mut blocks = Vec::new();
     let mut lines = text.lines();
@@ -24,7 +24,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     blocks
 }
 
-/// The pages about subscriptions and mappings, in the order in which they are read.
+/// The pages about subscriptions and mappings, in reading order.
 const MAPPING: &str = concat!(
     include_str!("../../docs/mapping.md"),
     include_str!("../../docs/trying.md"),
@@ -80,7 +80,7 @@ fn the_subscriptions_and_cases_of_the_mapping_guide_are_right() {
         if is_cases {
             let file = folder.path().join("cases.yaml");
             std::fs::write(&file, text).unwrap();
-            // Of a recipe they are of the subscriptions before them, the first ones of those in YAML.
+            // The cases of a recipe test its own subscriptions; those in YAML test the first ones.
             let of = if language == extension { "1.yaml".to_owned() } else { recipe.clone() };
             check(&[&folder.path().join(of), &file]);
         } else if ["toml", "yaml", "json"].contains(&extension)
@@ -137,7 +137,7 @@ fn the_program_logs_the_lines_that_the_runbook_explains() {
     }
 }
 
-/// The anchors that GitHub makes of the headings of a document.
+/// The anchors that GitHub generates for the headings of a document.
 fn anchors(text: &str) -> Vec<String> {
     let headings = text.lines().filter(|line| line.starts_with('#'));
     let anchor = |heading: &str| -> String {

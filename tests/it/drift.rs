@@ -1,4 +1,4 @@
-//! What Loops holds is compared with what was sent, or would have been in shadow mode.
+//! `drift` compares the contacts at Loops with what was sent, or would have been sent in shadow mode.
 
 use serde_json::{Value, json};
 
@@ -11,7 +11,7 @@ fn setup(loops: &ScriptedLoops, mode: &str) -> Setup {
         .env("SEGMENT_LOOPS__DELIVERY__TIMEOUT_MS", "1000")
 }
 
-/// A Loops that takes everything, and whose contacts a script tells, by the user id that is looked for.
+/// A Loops that accepts everything. `find` returns its contact for a user id.
 async fn holding(find: impl Fn(&str) -> Reply + Send + 'static) -> ScriptedLoops {
     ScriptedLoops::start(move |seen: &Seen| match (&*seen.path, seen.query.split_once('=')) {
         ("/contacts/find", Some((_, id))) => find(id),
@@ -107,7 +107,7 @@ async fn what_was_delivered_is_compared_too_and_may_all_be_the_same() {
     let ran = drift(&setup, &service, &["--since", "1h"]).await;
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert!(ran.stdout.contains("Loops has what was sent"), "{ran:?}");
-    // Of nobody is anything known since then.
+    // No contact has changed since then.
     let ran = drift(&setup, &service, &["--since", "2100-01-01"]).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("nothing was compared"), "{ran:?}");

@@ -1,4 +1,4 @@
-//! What was acknowledged is not lost, and not done twice: through crashes, restarts and repetitions.
+//! Acknowledged messages are neither lost nor delivered twice, despite crashes, restarts and repetitions.
 
 use serde_json::json;
 
@@ -6,7 +6,7 @@ use crate::support::{Reply, ScriptedLoops, Setup, identify, track};
 
 #[tokio::test]
 async fn killed_between_the_answer_and_the_delivery_it_delivers_once_after_the_restart() {
-    // Nothing listens there: whatever is accepted waits.
+    // Nothing listens at this address, so accepted messages stay pending.
     let nowhere = Setup::with_loops("http://127.0.0.1:9/api/v1");
     let service = nowhere.start();
     let batch: Vec<_> = (0..50).map(|n| track(&format!("u{n}"), &format!("m{n}"))).collect();
@@ -125,7 +125,7 @@ async fn a_second_process_on_the_same_database_waits_for_the_lease_and_takes_ove
             line["message"].as_str().is_some_and(|text| text.contains("holds the lease"))
         })
         .await;
-    // Both take messages in; the first delivers them all.
+    // Both processes accept messages, and the first delivers them all.
     second.accept("/v1/identify", identify("u1", "m1")).await;
     assert_eq!(loops.next().await.note(), "m1");
     assert_eq!(first.stop().await, Some(0));

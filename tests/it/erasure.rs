@@ -1,4 +1,4 @@
-//! When a person was deleted at Loops, nothing of that person stays here; nothing else goes.
+//! After a person was deleted at Loops, all data about that person is erased here, and nothing else.
 
 use serde_json::{Value, json};
 
@@ -22,7 +22,8 @@ fn is_on_disk(service: &Service, text: &str) -> bool {
         .any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes()))
 }
 
-/// The log of the database is emptied soon after an erasure, as readers allow.
+/// Waits until a text is in no file of the database. The write-ahead log is emptied soon after an erasure, once no
+/// reader needs it.
 async fn until_not_on_disk(service: &Service, text: &str) {
     let began = std::time::Instant::now();
     while is_on_disk(service, text) {
@@ -31,7 +32,7 @@ async fn until_not_on_disk(service: &Service, text: &str) {
     }
 }
 
-/// Refuses events with an answer that repeats what it got, as Loops' do.
+/// Refuses events with a response that repeats the request, as those of Loops do.
 fn refuse_events(seen: &Seen) -> Reply {
     if seen.path != "/events/send" {
         return Reply::ok();
@@ -80,7 +81,7 @@ async fn after_the_deletion_at_loops_nothing_of_the_person_is_on_disk() {
     }
     until_not_on_disk(&service, GONE).await;
     assert!(is_on_disk(&service, KEPT));
-    // The message ids still find what became of the messages. No id of the person does.
+    // The messages can still be found by their message ids, but not by any id of the person.
     for (id, state) in [("a1", "delivered"), ("a2", "failed"), ("d1", "delivered")] {
         let found = service.admin(&format!("/api/messages/{id}")).await;
         assert_eq!(found.body["messages"][0]["state"], state, "{found:?}");
@@ -106,7 +107,7 @@ async fn a_person_without_an_id_is_deleted_by_address_and_erased() {
     let address = format!("{GONE}@{EMAIL_DOMAIN}");
     let other = format!("{KEPT}@{EMAIL_DOMAIN}");
     for (address, id) in [(&address, "a1"), (&other, "b1")] {
-        // By the default mapping it fails: an event needs a user id.
+        // With the default mapping it fails, because an event needs a user id.
         let event = json!({"type": "track", "event": "E", "messageId": id, "properties": {"email": address}});
         service.accept("/v1/track", event).await;
         service.message(id, |found| found["state"] == "failed").await;
@@ -129,7 +130,7 @@ async fn a_person_without_an_id_is_deleted_by_address_and_erased() {
 #[tokio::test]
 async fn the_answer_to_a_merged_request_that_was_taken_apart_goes_too() {
     let mut loops = ScriptedLoops::willing().await;
-    // One request a second, which has just gone: what comes now waits, and is merged.
+    // One request a second is allowed. It has just been sent, so the next messages wait and are merged.
     let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "1").start();
     service.accept("/v1/track", track("nobody", "first")).await;
     loops.next().await;
@@ -182,7 +183,7 @@ async fn a_deletion_that_loops_did_not_take_erases_nothing() {
     service.accept("/v1/identify", identify(GONE, "before")).await;
     service.accept("/v1/batch", json!({"batch": [deletion(GONE, "refused")]})).await;
     service.message("refused", |found| found["state"] == "failed").await;
-    // Another person's deletion is worked on after it, and erased.
+    // Another person's deletion is processed after it and erased.
     loops.now(|_| Reply::ok());
     service.accept("/v1/batch", json!({"batch": [deletion(KEPT, "later")]})).await;
     service.message("later", is_erased).await;
@@ -270,7 +271,7 @@ async fn an_erasure_ends_in_a_receipt_that_names_nobody() {
     assert!(!confirmed.to_string().contains(GONE) && !confirmed.to_string().contains(EMAIL_DOMAIN));
     let audit = service.admin("/api/audit").await.body.to_string();
     assert!(audit.contains(id) && !audit.contains(GONE), "{audit}");
-    // It is signed.
+    // The receipt is signed.
     let verify = async |receipt: &Value| {
         let text = receipt.to_string();
         setup.command_on(service.data(), &["erase", "--verify", "-"], text.as_bytes()).await
@@ -280,7 +281,7 @@ async fn an_erasure_ends_in_a_receipt_that_names_nobody() {
     let mut forged = confirmed.clone();
     forged["erased"]["messages"] = json!(20);
     assert_eq!(verify(&forged).await.code, Some(1));
-    // It outlives the program, and nobody else's is there.
+    // The receipt survives a crash, and is the only one.
     let service = service.crash_and_restart(&setup);
     let listed = service.admin("/api/erasures?state=erased").await.body;
     assert_eq!(listed["erasures"], json!([confirmed]));
@@ -424,7 +425,7 @@ async fn messages_of_an_erased_person_can_be_kept_from_loops_for_some_days() {
     assert!(!blocked["detail"].to_string().contains(GONE), "{blocked}");
     service.accept("/v1/identify", identify(KEPT, "sent")).await;
     assert_eq!(loops.next().await.body["userId"], KEPT);
-    // A deletion goes out all the same, and 31 days later so does everything.
+    // A deletion is sent nevertheless, and 31 days later everything is.
     service.accept("/v1/batch", json!({"batch": [deletion(GONE, "again")]})).await;
     assert_eq!(loops.next().await.path, "/contacts/delete");
     service.message("again", is_erased).await;

@@ -1,4 +1,4 @@
-//! What Loops reports by its webhooks is verified, kept before it is acknowledged, and handed on.
+//! Webhooks of Loops are verified, stored before they are acknowledged, and forwarded.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::support::{
     Answer, EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, identify,
 };
 
-/// The base64 of `canary-key-of-loops-webhooks`; no log may hold it.
+/// Base64 of `canary-key-of-loops-webhooks`. No log may contain it.
 const KEY: &[u8] = b"canary-key-of-loops-webhooks";
 pub const SECRET: &str = "whsec_Y2FuYXJ5LWtleS1vZi1sb29wcy13ZWJob29rcw==";
 
@@ -25,7 +25,7 @@ fn now() -> i64 {
     SystemClock.now().as_second()
 }
 
-/// The signature, made without the code under test.
+/// A signature, computed without the code under test.
 fn sign(key: &[u8], id: &str, timestamp: i64, body: &str) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).unwrap();
     mac.update(format!("{id}.{timestamp}.{body}").as_bytes());
@@ -77,7 +77,7 @@ async fn names(service: &Service, user: &str) -> Vec<String> {
     events.iter().map(|event| event["event"].as_str().unwrap().to_owned()).collect()
 }
 
-/// A metric with these labels.
+/// The value of a metric with these labels.
 async fn metric(service: &Service, line: &str) -> Option<u64> {
     let url = format!("{}/metrics", service.base_url);
     let text = reqwest::get(url).await.unwrap().text().await.unwrap();
@@ -110,7 +110,7 @@ async fn an_event_is_kept_before_it_is_acknowledged() {
     assert_eq!(event["contactId"], "c1");
     assert_eq!(event["emailId"], "e1");
     assert_eq!(event["origin"], json!({"kind": "workflow", "id": "l1", "name": "Welcome"}));
-    // Found by the address as well, which is kept nowhere.
+    // The event can also be found by the address, which is not stored anywhere.
     let by_email = service.admin(&format!("/api/feedback?email=ADA%40{EMAIL_DOMAIN}")).await.body;
     assert_eq!(by_email["events"].as_array().unwrap().len(), 1);
     for file in std::fs::read_dir(service.data()).unwrap() {
@@ -167,7 +167,7 @@ async fn what_is_not_loops_own_is_rejected_counted_and_logged() {
     assert_eq!(send("msg_1", at, "v1,", &body).await, unauthorized());
     assert_eq!(send("msg_2", at, &right, &body).await, unauthorized());
     assert_eq!(send("msg_1", at + 1, &right, &body).await, unauthorized());
-    // A body that was cut short, or written anew.
+    // A body that was cut off, and one that was changed.
     assert_eq!(send("msg_1", at, &right, &body[..body.len() - 1]).await, unauthorized());
     assert_eq!(send("msg_1", at, &right, &format!("{body}\n")).await, unauthorized());
     for (seconds, code) in [(-301, "old_timestamp"), (302, "old_timestamp")] {
@@ -202,7 +202,7 @@ async fn what_is_not_loops_own_is_rejected_counted_and_logged() {
     assert_eq!(metric(&service, &counted("old_timestamp")).await, Some(2));
     assert_eq!(metric(&service, &counted("missing_header")).await, Some(3));
     service.logged(|line| line["message"] == "rejected" && line["code"] == "old_timestamp").await;
-    // What is signed twice, by the old and the new secret, counts.
+    // A webhook that is signed with both the old and the new secret is accepted.
     let both = format!("{wrong} {right}");
     let answer = self::send(&service, "default", "msg_1", at, &both, &body).await;
     assert_eq!(answer.status, 200, "{answer:?}");
@@ -307,7 +307,7 @@ async fn a_webhook_is_handed_on_as_it_was_signed() {
     assert_eq!(seen.raw_body, body.as_bytes());
     tell(&service, "msg_2", &event("email.clicked", "ada")).await;
     assert_eq!(receiver.next().await.headers.get("webhook-id").unwrap(), "msg_2");
-    // Then its body, with the address, is forgotten.
+    // After forwarding, its body with the address is deleted.
     let handed_on =
         "segment_loops_feedback_forwards_total{destination=\"default\",outcome=\"handed_on\"}";
     until(async || metric(&service, handed_on).await == Some(2)).await;
@@ -328,7 +328,7 @@ async fn a_webhook_is_handed_on_after_the_receiver_failed_and_this_program_was_k
     assert_eq!(waiting(&service), 1);
     let service = service.crash_and_restart(&setup);
     receiver.now(|_| Reply::ok());
-    // As when its time has come.
+    // The next attempt is due now.
     service.alter("UPDATE loops_events SET forward_at = 0").await;
     assert_eq!(receiver.next().await.headers.get("webhook-id").unwrap(), "msg_1");
     until(async || waiting(&service) == 0).await;
@@ -395,13 +395,13 @@ async fn it_asks_to_repeat_while_the_store_does_not_work() {
     assert_eq!(names(&service, "ada").await.len(), 1);
 }
 
-/// How many webhooks wait to be handed on, of which the bodies are kept.
+/// The number of webhooks that wait to be forwarded, and whose bodies are still stored.
 fn waiting(service: &Service) -> i64 {
     let text = "SELECT COUNT(*) FROM loops_events WHERE forward_body IS NOT NULL";
     service.database().query_row(text, [], |row| row.get(0)).unwrap()
 }
 
-/// Waits for what the program does by itself, and offers nothing to wait on.
+/// Polls for something that the program does on its own.
 async fn until(is_reached: impl AsyncFn() -> bool) {
     let reached = tokio::time::timeout(PATIENCE, async {
         while !is_reached().await {

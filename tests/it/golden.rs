@@ -1,8 +1,7 @@
-//! Mapping is exact: for every recorded case the program gives what Segment's own runtime gave.
+//! Mapping is exact: for every recorded case, the program returns the result of Segment's own runtime.
 //!
-//! The cases of `tests/golden/` are results of Segment's published runtime. They run through `eval`,
-//! all of them: what differs is listed here by name with the reason, and a case that is listed but
-//! does not differ is a failure too.
+//! The cases of `tests/golden/` are results of Segment's published runtime. All of them run through `eval`. Cases that
+//! differ are listed here by name with the reason, and a listed case that does not differ is a failure too.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -40,7 +39,7 @@ fn cases(text: &str) -> Vec<(String, Value)> {
     cases.map(|line| (line.to_owned(), serde_json::from_str(line).unwrap())).collect()
 }
 
-/// JSON values with every number a double, as they are in JavaScript.
+/// Converts every number of a JSON value to a double, as in JavaScript.
 fn doubles(value: &Value) -> Value {
     match value {
         Value::Number(number) => json!(number.as_f64()),
@@ -121,7 +120,7 @@ fn subscriptions_make_the_requests_that_segment_makes() {
             if case["onDelete"] != true {
                 return line.to_owned();
             }
-            // Segment's destination has a handler of its own for deletions, ours a subscription.
+            // Segment's destination has a separate handler for deletions, where this program has a subscription.
             let subscription = json!({"name": "delete", "action": "deleteContact", "trigger": "type = \"delete\""});
             json!({"subscription": subscription, "event": case["event"]}).to_string()
         },
@@ -141,7 +140,7 @@ fn subscriptions_make_the_requests_that_segment_makes() {
     );
 }
 
-/// What follows "Invalid subscription :" is the runtime's own words, ours are for people.
+/// After "Invalid subscription :", the runtime prints its internal error, and this program a readable one.
 fn same_skip(output: &Value, answer: &Value) -> Result<(), Value> {
     let start =
         |value: &Value| value.as_str().map(|text| text.split(" : ").next().unwrap().to_owned());
@@ -153,8 +152,8 @@ fn same_skip(output: &Value, answer: &Value) -> Result<(), Value> {
     }
 }
 
-/// Segment sends the id in a list, as it came; Loops' contract wants a text. Without one it sends a
-/// list of null; we make no request of it.
+/// Segment sends the id unchanged in a list, where Loops' API expects a string. Without an id, Segment sends a list
+/// with null, and this program sends no request.
 fn deletion(case: &Value) -> Value {
     match &case["event"]["userId"] {
         Value::Null => json!({"error": "The root value is missing the required field 'userId'."}),
@@ -173,8 +172,8 @@ fn requests_of(requests: &Value) -> Value {
     requests.as_array().unwrap().iter().map(request).collect()
 }
 
-/// What depends on the settings is no matter of mappings: keys are checked when the configuration is
-/// loaded, and by `check`. Each case is looked at by name, so that none is passed over unseen.
+/// Cases that depend on the settings are not about mappings: keys are checked when the configuration is loaded, and by
+/// `check`. Each case is listed by name, so that none is overlooked.
 #[test]
 fn what_depends_on_settings_is_known_by_name() {
     let cases = cases(include_str!("../golden/calls.json"));
@@ -184,10 +183,10 @@ fn what_depends_on_settings_is_known_by_name() {
         "settings: other settings beside the key",
     ];
     let elsewhere = [
-        // Refused at load: configuration.rs.
+        // Refused when the configuration is loaded: see configuration.rs.
         "settings: no key",
         "settings: key is an object",
-        // `check` and the probe of a paused destination: checking.rs, outcomes.rs.
+        // `check` and the probe of a paused destination: see checking.rs and outcomes.rs.
         "check of the key",
         "check of the key, refused",
     ];

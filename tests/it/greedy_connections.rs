@@ -1,4 +1,4 @@
-//! Connections are for everybody: clients that never read lose theirs, and no single address takes them all.
+//! Connections are shared fairly: clients that never read lose theirs, and no single address can hold them all.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, TcpStream};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::support::{PATIENCE, Service, Setup, WRITE_KEY, track};
 
-/// Nothing listens at this Loops: what was accepted stays pending.
+/// Nothing listens at this address, so accepted messages stay pending.
 fn service(server: &str) -> Service {
     Setup::with_loops("http://127.0.0.1:9/api/v1").config(&format!("[server]\n{server}")).start()
 }
@@ -20,7 +20,7 @@ fn connect(service: &Service) -> TcpStream {
     stream
 }
 
-/// A client of its own, on this address of the loopback network.
+/// A new client at this address of the loopback network.
 fn client_at(address: &str) -> reqwest::Client {
     let address: IpAddr = address.parse().unwrap();
     let client = reqwest::Client::builder().no_proxy().local_address(address).timeout(PATIENCE);
@@ -33,7 +33,7 @@ async fn send(service: &Service, client: &reqwest::Client, id: &str) -> reqwest:
     Ok(request.send().await?.status().as_u16())
 }
 
-/// The value of a metric with these labels; 0 where it has none.
+/// The value of a metric with these labels, or 0 if it has none.
 async fn metric(service: &Service, client: &reqwest::Client, name_and_labels: &str) -> u64 {
     let text = client.get(format!("{}/metrics", service.base_url)).send().await.unwrap();
     let text = text.text().await.unwrap();
@@ -49,7 +49,7 @@ async fn clients_that_never_read_make_room_for_others() {
     let hoarders: Vec<TcpStream> = (0..4)
         .map(|_| {
             let mut stream = connect(&service);
-            // The answers are some fifty megabytes, more than the system keeps for both sides.
+            // The responses are about fifty megabytes, more than the system buffers for both sides.
             stream.write_all(requests.as_bytes()).unwrap();
             stream
         })
@@ -71,7 +71,7 @@ async fn clients_that_never_read_make_room_for_others() {
     while metric(&service, &client, cut).await < 4 {
         assert!(began.elapsed() < PATIENCE);
     }
-    // The connection that asks.
+    // One connection is the one that reads the metrics.
     let open = "segment_loops_connections_open{listener=\"public\"}";
     while metric(&service, &client, open).await > 1 {
         assert!(began.elapsed() < PATIENCE);
@@ -83,11 +83,11 @@ async fn clients_that_never_read_make_room_for_others() {
 fn a_client_that_reads_slowly_but_steadily_keeps_its_connection() {
     let service = service("write_timeout_ms = 1000");
     let mut stream = connect(&service);
-    // Far more than the buffers of both sides hold.
+    // The responses are far larger than the buffers of both sides.
     let requests = "GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n".repeat(1_000);
     stream.write_all(requests.as_bytes()).unwrap();
     let mut part = [0; 16 * 1024];
-    // Whatever the timeout, this takes several times as long.
+    // The reading takes several times as long as the timeout.
     for _ in 0..100 {
         stream.read_exact(&mut part).unwrap();
         sleep(Duration::from_millis(50));
@@ -101,7 +101,7 @@ async fn an_address_that_holds_many_connections_gets_no_more_and_others_do() {
     let service = service("connections_max = 10\naddress_connections_max = 3");
     let mut held: Vec<TcpStream> = (0..3).map(|_| connect(&service)).collect();
     let mut beyond = connect(&service);
-    // Closed at once, without an answer.
+    // The connection is closed at once, without a response.
     match beyond.read(&mut [0]) {
         Ok(read) => assert_eq!(read, 0),
         Err(error) => assert_eq!(error.kind(), ErrorKind::ConnectionReset),
@@ -115,7 +115,7 @@ async fn an_address_that_holds_many_connections_gets_no_more_and_others_do() {
     let line = service.logged(is_it).await;
     assert_eq!(line["network"], "127.0.0.0/24", "{line}");
     assert_eq!(service.log().iter().filter(|line| is_it(line)).count(), 1);
-    // The connections that it holds still work, and each that is closed makes room for another.
+    // The address's other connections still work, and each closed one makes room for another.
     let request = "GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
     let mut first = held.remove(0);
     first.write_all(request.as_bytes()).unwrap();

@@ -6,13 +6,13 @@ use serde_json::Value;
 use crate::authentication::signature;
 use crate::support::{ADMIN_TOKEN, Answer, Service, Setup, WEBHOOK_SECRET, WRITE_KEY, track};
 
-/// Wrong keys of one address in a minute.
+/// The number of wrong keys that one address may send in a minute.
 const GUESSES_MAX: u32 = 60;
 
-/// What no log line may hold.
+/// A wrong key, which no log line may contain.
 const GUESS: &str = "guessed-key";
 
-/// Nothing listens at this Loops: what was accepted stays pending.
+/// Nothing listens at this address, so accepted messages stay pending.
 fn service() -> Service {
     let config = r#"
         [server]
@@ -28,12 +28,12 @@ fn service() -> Service {
     Setup::with_loops("http://127.0.0.1:9/api/v1").config(config).start()
 }
 
-/// Sends as a proxy in front does, for this address.
+/// Sends a request as a proxy does for this address.
 async fn send_from(address: &str, request: RequestBuilder) -> Answer {
     Service::answer(request.header("x-forwarded-for", address)).await
 }
 
-/// Each way to guess, the status of a wrong key, and its labels in the metric.
+/// Each kind of guess, the status of a wrong key, and its labels in the metric.
 fn guesses(service: &Service) -> Vec<(RequestBuilder, u16, &'static str)> {
     let message = track("u1", "x").to_string();
     let post = |path: &str| service.request(Method::POST, path).body(message.clone());
@@ -55,7 +55,7 @@ fn guesses(service: &Service) -> Vec<(RequestBuilder, u16, &'static str)> {
     ]
 }
 
-/// Requests without any key, which nobody guesses with.
+/// Requests without a key, which do not count as guesses.
 fn without_key(service: &Service) -> Vec<RequestBuilder> {
     let post = |path: &str| service.request(Method::POST, path).body(track("u1", "x").to_string());
     vec![
@@ -68,7 +68,7 @@ fn without_key(service: &Service) -> Vec<RequestBuilder> {
     ]
 }
 
-/// Sends wrong keys until the address has no guess left; returns how many were answered otherwise.
+/// Sends wrong keys until the address has no guesses left, and returns the number of other responses.
 async fn guess_until_slowed_down(service: &Service, address: &str) -> u32 {
     for guesses in 0..10 * GUESSES_MAX {
         let request = service.request(Method::GET, "/api/messages").bearer_auth(GUESS);
@@ -106,7 +106,7 @@ async fn an_address_that_guesses_is_slowed_down_whatever_it_guesses() {
     assert!(allowed >= GUESSES_MAX, "{allowed}");
     for (request, _, labels) in guesses(&service) {
         let before = counted(&service, labels, "too_many_guesses").await;
-        // A guess comes back every second, and may be taken by this one.
+        // The allowance regains one guess every second, which this request may use.
         let answer = loop {
             let answer = send_from("203.0.113.9", request.try_clone().unwrap()).await;
             if answer.status == 429 {

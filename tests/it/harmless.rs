@@ -1,4 +1,4 @@
-//! Nobody is harmed by what is sent: nobody who was deleted is made again, nobody gets another's address.
+//! No message does harm: no deleted person is created again, and no person gets another's address.
 
 use segment_loops::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
@@ -16,13 +16,13 @@ fn config(base_url: &str, destination: &str) -> Setup {
     Setup::with_loops(base_url).config(&text)
 }
 
-/// Whether a line says that a message ended without a request.
+/// Whether a log line says that a message ended without a request.
 fn is_unsent(line: &Value, id: &str) -> bool {
     line["message_id"] == id
         && (line["message"] == "unmatched" || line["message"] == "failed before it was sent")
 }
 
-/// A message of the admin API that failed, with its reason.
+/// Waits until a message has failed, and returns the reason.
 async fn failed(service: &Service, id: &str) -> String {
     let message = service.message(id, |found| found["state"] == "failed").await;
     message["deliveries"][0]["reason"].as_str().unwrap().to_owned()
@@ -55,7 +55,7 @@ trigger = 'type = "track"'
     service.accept("/v1/track", event).await;
     service.message("m1", |found| found["state"] == "delivered").await;
     let paths: Vec<String> = loops.rest().into_iter().map(|seen| seen.path).collect();
-    // The update rides in the event, or goes before it.
+    // The update is part of the event's request, or sent before it.
     assert_eq!(paths.last().map(String::as_str), Some("/contacts/delete"), "{paths:?}");
     assert_eq!(paths.iter().filter(|path| *path == "/contacts/delete").count(), 1);
     assert!(paths.iter().any(|path| path == "/events/send"), "{paths:?}");
@@ -78,13 +78,13 @@ async fn ids_that_are_none_are_kept_back_until_the_sender_or_the_list_is_mended(
         assert!(line["subscription"].is_string(), "{line}");
         assert!(!line.to_string().contains(EMAIL_DOMAIN), "{line}");
     }
-    // An anonymous id is no user id: it is not sent, and nothing is wrong with it here.
+    // The placeholder is harmless as an anonymous id, which is not sent.
     let good = json!({"userId": "u1", "anonymousId": "undefined", "messageId": "m3"});
     service.accept("/v1/identify", good).await;
     service.message("m3", |found| found["state"] == "delivered").await;
     assert_eq!(loops.rest().len(), 1);
     assert_eq!(service.stop().await, Some(0));
-    // As at Segment, every id counts: what was kept back goes out when it is replayed.
+    // With an empty list every id is accepted, as at Segment: the failed messages are sent when they are replayed.
     let service = config(&loops.base_url, "placeholder_ids = []").data(service.data()).start();
     let replay = service
         .request(reqwest::Method::POST, "/api/replay")
@@ -164,13 +164,13 @@ async fn what_happened_too_long_ago_is_not_sent_whatever_way_it_came() {
         json!({"type": "track", "userId": id, "event": "E", "messageId": id,
             "properties": {"note": id}, "timestamp": ago(hours)})
     };
-    // A phone that was offline sends now what happened three days ago.
+    // A phone that was offline sends an event of three days ago now.
     let offline = json!({"batch": [track("offline", 72)], "sentAt": ago(0)});
     service.accept("/v1/batch", offline).await;
-    // The clock of the sender is three days late: it happened just now.
+    // The sender's clock is three days slow: the event has just happened.
     let late_clock = json!({"batch": [track("late-clock", 72)], "sentAt": ago(72)});
     service.accept("/v1/batch", late_clock).await;
-    // Segment's webhook, after four hours of tries.
+    // Segment's webhook, after retrying for four hours.
     let mut retried = track("webhook", 4);
     retried["receivedAt"] = ago(4).into();
     let retried = retried.to_string();

@@ -1,4 +1,4 @@
-//! Any bytes to any endpoint: an answer with a message, never a panic, a 500 or a hang.
+//! Whatever bytes an endpoint receives, it responds with a message, and never panics, responds 500 or hangs.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -71,7 +71,7 @@ async fn odd_bodies_are_answered_with_a_message() {
             assert!(answer.status == 200 || has_message, "{path} {shown}: {answer:?}");
         }
     }
-    // It still works.
+    // The service still works.
     service.accept("/v1/track", track("sentinel", "sentinel")).await;
     while loops.next().await.note() != "sentinel" {}
 }
@@ -113,7 +113,7 @@ async fn a_body_of_20_mb_is_refused() {
     assert!(answer.body["message"].is_string(), "{answer:?}");
 }
 
-/// Writes `bytes` to a fresh connection and reads until the program closes it.
+/// Writes `bytes` to a new connection, and reads until the program closes it.
 fn raw(service: &Service, bytes: &[u8]) -> String {
     let address = service.base_url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).unwrap();
@@ -137,7 +137,7 @@ async fn slow_and_broken_requests_are_ended() {
     // Headers that never end.
     raw(&service, b"POST /v1/track HTTP/1.1\r\nHost: x\r\nX-Slow: ");
     raw(&service, b"");
-    // A body that never ends: told to come again, so that no SDK drops it.
+    // A body that never ends. The sender is asked to retry, so that no SDK drops the message.
     let head =
         "POST /v1/track HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 1000\r\n";
     let answer =
@@ -145,7 +145,7 @@ async fn slow_and_broken_requests_are_ended() {
     assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
     assert!(answer.to_lowercase().contains("retry-after: "), "{answer}");
     assert!(answer.contains("\"message\""), "{answer}");
-    // No HTTP at all.
+    // Bytes that are not HTTP.
     raw(&service, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n");
     raw(&service, &[0xff; 100_000]);
     service.accept("/v1/track", track("u1", "m1")).await;

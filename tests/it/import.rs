@@ -1,4 +1,4 @@
-//! `import` takes what a file holds, all of it, in order, once; what it cannot take it names.
+//! `import` accepts all messages of a file, in order and once, and reports the lines that it cannot accept.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::{EMAIL_DOMAIN, Ran, ScriptedLoops, Setup, identify, track};
 
-/// A setup whose messages go nowhere: whatever is accepted waits.
+/// A setup without a reachable Loops, so that accepted messages stay pending.
 fn nowhere() -> Setup {
     Setup::with_loops("http://127.0.0.1:9/api/v1")
 }
@@ -56,7 +56,7 @@ async fn a_running_service_delivers_what_is_imported_beside_it() {
     assert_eq!((ran.code, counts(&ran)), (Some(0), [2, 0, 0]), "{ran:?}");
     assert_eq!(loops.notes(2).await, ["m1", "m2"]);
     service.message("m2", |found| found["state"] == "delivered").await;
-    // And the service knows them again.
+    // The service recognizes the imported messages as duplicates.
     service.accept("/v1/track", track("u2", "m2")).await;
     service.accept("/v1/track", track("u2", "last")).await;
     assert_eq!(loops.next().await.note(), "last");
@@ -67,14 +67,14 @@ async fn a_second_run_of_the_same_file_stores_nothing_also_without_message_ids()
     let setup = nowhere();
     let data = tempfile::tempdir().unwrap();
     let anonymous = |n: u32| json!({"type": "track", "userId": "u1", "event": format!("E{n}")});
-    // The first two lines are equal, and yet two messages.
+    // The first two lines are equal, but two messages.
     let mut all = vec![anonymous(0), anonymous(0), track("u1", "m1"), track("u1", "m1")];
     all.extend((1..50).map(anonymous));
     let first = import(&setup, data.path(), lines(all.clone()).as_bytes()).await;
     assert_eq!((first.code, counts(&first)), (Some(0), [52, 1, 0]), "{first:?}");
     let second = import(&setup, data.path(), lines(all.clone()).as_bytes()).await;
     assert_eq!((second.code, counts(&second)), (Some(0), [0, 53, 0]), "{second:?}");
-    // As after an interruption: what is new is taken, what is there is not.
+    // After an interruption, new lines are accepted and existing ones are not.
     all.push(anonymous(99));
     let third = import(&setup, data.path(), lines(all).as_bytes()).await;
     assert_eq!(counts(&third), [1, 53, 0], "{third:?}");
@@ -91,7 +91,7 @@ async fn killed_half_way_it_is_run_again_and_nothing_is_there_twice() {
     command.stdin(std::process::Stdio::piped());
     let mut process = command.stdout(std::process::Stdio::null()).spawn().unwrap();
     let mut stdin = process.stdin.take().unwrap();
-    // The first thousand are stored while it waits for more.
+    // The first thousand messages are stored while the command waits for more.
     stdin.write_all(messages(1_500).as_bytes()).unwrap();
     service.message("m999", |found| found["state"] == "pending").await;
     process.kill().unwrap();
@@ -133,7 +133,7 @@ async fn gzip_is_told_by_its_content_and_several_files_are_taken_in_turn() {
     let packed = file("monday.json.gz", gzip(&lines([daily])));
     let ran = setup.command_on(&data, &["import", &packed], b"").await;
     assert_eq!(counts(&ran), [0, 1, 0], "{ran:?}");
-    // What came before the break is stored, and the break is told.
+    // The lines before the damage are stored, and the damage is reported.
     let ran = setup.command_on(&data, &["import", &broken], b"").await;
     assert_eq!((ran.code, counts(&ran)), (Some(1), [100, 0, 0]), "{ran:?}");
     assert!(ran.stderr.contains("broken.gz cannot be read after line 100"), "{ran:?}");
@@ -197,7 +197,7 @@ async fn a_bad_line_costs_itself_alone_and_is_named() {
     for (number, code) in expected {
         assert!(ran.stdout.contains(&format!("-:{number}: {code}: ")), "{ran:?}");
     }
-    // Mended in their place, the others count as duplicates.
+    // After the lines were corrected in place, the others count as duplicates.
     let mended = String::from_utf8_lossy(&text).replace("trick", "track");
     let ran = setup.command_on(data.path(), &["import", "-"], mended.as_bytes()).await;
     assert_eq!(counts(&ran), [1, 5, 8], "{ran:?}");
@@ -261,7 +261,7 @@ async fn a_file_that_is_not_json_lines_is_told_how_to_become_one() {
     let ran = import(&nowhere(), data.path(), pretty.unwrap().as_bytes()).await;
     assert_eq!(ran.code, Some(1), "{ran:?}");
     assert!(ran.stderr.contains("not JSON Lines") && ran.stderr.contains("jq -c"), "{ran:?}");
-    // One bad line among good ones is another matter.
+    // The hint is not given for one bad line among good ones.
     let mixed = format!("{}[\n", lines([track("u1", "m1")]));
     let ran = import(&nowhere(), data.path(), mixed.as_bytes()).await;
     assert!(ran.code == Some(4) && !ran.stderr.contains("not JSON Lines"), "{ran:?}");

@@ -1,5 +1,5 @@
-//! HTTP as senders, browsers and proxies write it: taken where it is meant well, and answered so that
-//! the sender hears it.
+//! HTTP as senders, browsers and proxies write it: harmless deviations are accepted, and the sender receives the
+//! response.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::limits::gzip;
 use crate::support::{ADMIN_TOKEN, Answer, PATIENCE, Service, Setup, WRITE_KEY, track};
 
-/// Nothing listens at this Loops: what was taken stays pending.
+/// Nothing listens at this address, so accepted messages stay pending.
 fn service() -> Service {
     Setup::with_loops("http://127.0.0.1:9/api/v1").start()
 }
@@ -84,8 +84,8 @@ async fn a_request_may_have_many_headers() {
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
-/// Writes a request with a body of `written` bytes, of which `length` are announced, and only then
-/// reads the answer's beginning. A connection that is closed meanwhile fails the test.
+/// Writes a request with the content length `length` and `written` bytes of body, and only then reads the head of the
+/// response. If the program closes the connection in the meantime, the test fails.
 fn write_then_read(service: &Service, head: &str, length: usize, written: usize) -> String {
     let mut stream = connect(service);
     let head = format!("{head}Host: x\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
@@ -121,14 +121,14 @@ fn who_is_still_writing_hears_an_early_answer() {
         ("POST /v1/batch HTTP/1.1\r\n", 413),
     ];
     for (head, status) in cases {
-        // More than fits into what the system keeps for both sides.
+        // More than the system buffers for both sides.
         let answer = write_then_read(&service, head, 20_000_000, 20_000_000);
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{head}: {answer}");
     }
     let no_gzip = "POST /v1/batch HTTP/1.1\r\nContent-Encoding: gzip\r\n";
     let answer = write_then_read(&service, no_gzip, 10_000_000, 10_000_000);
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    // Nobody waits for what does not come.
+    // The response does not wait for the missing bytes.
     let answer = write_then_read(&service, cases[0].0, 20_000_000, 1_000);
     assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
 }
@@ -143,7 +143,7 @@ fn who_is_still_writing_hears_that_there_is_no_room() {
         let mut held = connect(&service);
         let head = "POST /v1/m HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n";
         held.write_all(head.as_bytes()).unwrap();
-        // Taken from the socket once it is written, but for what the system keeps.
+        // When the write returns, the program has read all bytes that the system does not buffer.
         held.write_all(&vec![b' '; 8_900_000]).unwrap();
         held.set_nonblocking(true).unwrap();
         held
@@ -157,7 +157,7 @@ fn who_is_still_writing_hears_that_there_is_no_room() {
             break;
         }
         for held in &mut all_held {
-            // One that had no room was itself asked to retry.
+            // If there was no room for this connection, it was asked to retry itself.
             if held.read(&mut [0]).is_ok() {
                 *held = hold();
             }

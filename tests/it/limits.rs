@@ -1,4 +1,4 @@
-//! Limits, at one less, at the limit, and at one more.
+//! Limits, tested just below, at, and just above each.
 
 use std::io::{Read as _, Write as _};
 
@@ -22,7 +22,7 @@ async fn service() -> (ScriptedLoops, Service) {
     (loops, service)
 }
 
-/// A track whose JSON text has exactly this length.
+/// A track with a JSON text of exactly this length.
 fn track_of(length: usize, id: &str) -> String {
     let empty = track("u1", id).to_string();
     let message = empty.replace("Tested", &format!("Tested{}", "x".repeat(length - empty.len())));
@@ -37,7 +37,7 @@ fn assert_too_large(answer: &Answer) {
 }
 
 pub fn gzip(text: &str) -> Vec<u8> {
-    // A stored (uncompressed) block would not test inflating: let the system's gzip do it.
+    // Uses the system's `gzip`, because a stored (uncompressed) block would not test inflating.
     let mut process = std::process::Command::new("gzip")
         .arg("-c")
         .stdin(std::process::Stdio::piped())
@@ -59,7 +59,7 @@ async fn the_size_of_a_message() {
         service.accept("/v1/track", track_of(length, id)).await;
     }
     assert_too_large(&service.post("/v1/track", track_of(MESSAGE_MAX + 1, "above")).await);
-    // In a batch it costs itself alone.
+    // In a batch, only the message that is too large is rejected.
     let batch = format!(
         r#"{{"batch":[{},{},{}]}}"#,
         track_of(MESSAGE_MAX, "first"),
@@ -99,7 +99,7 @@ async fn the_size_of_a_body_plain_and_inflated() {
     assert_too_large(&post_gzip(gzip(&body_of(BODY_MAX + 1, "x"))).await);
     // A bomb: 50 MB of spaces in 50 KB.
     assert_too_large(&post_gzip(gzip(&body_of(50_000_000, "x"))).await);
-    // No gzip at all, and gzip that breaks off.
+    // A body that is not gzip, and gzip that is cut off.
     let answer = post_gzip(b"not gzip".to_vec()).await;
     assert_eq!(answer.status, 400, "{answer:?}");
     let mut half = gzip(&body_of(BODY_MAX, "x"));
@@ -133,11 +133,11 @@ async fn a_large_context_for_many_messages_does_not_keep_the_program_busy() {
         .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "1000000")
         .start();
     let context: serde_json::Map<_, _> = (0..60_000).map(|n| (format!("k{n}"), json!(1))).collect();
-    // Nobody it is for: refused, but only once it has its context, which may tell.
+    // Messages without a person are rejected only after they were merged with the context, which may contain one.
     let mut messages = vec![json!({"type": "track"}); 9_999];
     messages[0] = track("u1", "m1");
     let batch = json!({"batch": messages, "context": context});
-    // Merged into each it would be six gigabytes, and minutes of work.
+    // Merging the context into each message would produce six gigabytes, and take minutes.
     let answer = service.post("/v1/batch", batch).await;
     assert_eq!(answer.status, 200, "{}", answer.status);
     let refused = answer.body["rejected"].as_array().unwrap();
@@ -145,14 +145,14 @@ async fn a_large_context_for_many_messages_does_not_keep_the_program_busy() {
     let with_code = |code: &str| refused.iter().filter(|one| one["code"] == code).count();
     assert!((1..8).contains(&with_code("nobody")), "{}", with_code("nobody"));
     assert_eq!(with_code("nobody") + with_code("too_large"), 9_998);
-    // One line tells of them all.
+    // One log line reports all of them.
     let told = service.logged(|line| line["message"] == "rejected").await;
     assert_eq!(told["messages"], 9_998, "{told}");
     assert!(told["codes"].as_str().unwrap().contains("too_large"), "{told}");
     assert_eq!(service.log().iter().filter(|line| line["message"] == "rejected").count(), 1);
 }
 
-/// The most memory that the program ever had, in KiB.
+/// The peak memory of the program in KiB.
 #[cfg(target_os = "linux")]
 fn peak_memory(service: &Service) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
@@ -168,7 +168,7 @@ async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
     let batch = gzip(&format!(r#"{{"context":[{values}],"batch":[]}}"#));
     let message = gzip(&format!(r#"{{"context":[{values}],"type":"track","userId":"u"}}"#));
     assert!(batch.len() < 20_000, "{}", batch.len());
-    // Without a key, and with one: what is larger than a message may be is refused undecoded.
+    // With and without a key, a body that exceeds the limit of a message is refused without being decoded.
     let cases = [
         ("/v1/batch", None, 401),
         ("/v1/track", None, 401),
@@ -193,11 +193,11 @@ async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
             "{path} {key:?}: {answers:?}"
         );
         for answer in answers {
-            // Of the largest bodies without a key in the header, two have room at a time.
+            // There is room for two of the largest bodies at a time if no key is in the header.
             let is_expected = answer.status == status || key.is_none() && answer.status == 429;
             assert!(is_expected, "{path} {key:?}: {answer:?}");
         }
-        // Each of the bodies is 10 MB, and would be 250 once decoded.
+        // Each of the bodies is 10 MB, and 250 MB when decoded.
         assert!(peak_memory(&service) < 300_000, "{path} {key:?}: {}", peak_memory(&service));
     }
 }
@@ -210,7 +210,7 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
         .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "20000")
         .env("SEGMENT_LOOPS__SERVER__MESSAGE_BYTES_MAX", "20000")
         .start();
-    // Bodies that never end take the whole budget.
+    // Bodies that never end use the whole budget.
     let address = service.base_url.trim_start_matches("http://").to_owned();
     let endless = || {
         let mut endless = std::net::TcpStream::connect(&address).unwrap();
@@ -227,7 +227,7 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
         if answer.status != 200 {
             break answer;
         }
-        // One of them may have arrived when there was no room, and been asked to retry.
+        // A connection that arrived when there was no room has been asked to retry.
         for body in &mut bodies {
             if body.read(&mut [0; 1]).is_ok() {
                 *body = endless();
@@ -242,7 +242,7 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
     let answer = Service::answer(request.body(track_of(12_000, "m2"))).await;
     assert_eq!(answer.status, 503, "{answer:?}");
     assert!(answer.headers.contains_key("retry-after"));
-    // Once they are gone there is room again.
+    // Once they are closed, there is room again.
     drop(bodies);
     while service.post("/v1/track", track_of(12_000, "m3")).await.status != 200 {
         assert!(began.elapsed() < crate::support::PATIENCE);

@@ -1,4 +1,4 @@
-//! Messages are listed by what they have in common, failures by their cause, and counts add up.
+//! Messages are listed by shared properties, failures are grouped by cause, and counts add up.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ const CONFIG: &str = "[sources.app]\nwrite_keys = ['app-key']\n";
 
 const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
 
-/// The ids of messages, in the order of an answer.
+/// The ids of the messages in a response, in its order.
 fn ids(answer: &Value) -> Vec<&str> {
     let messages = answer["messages"].as_array().unwrap_or_else(|| panic!("{answer}"));
     messages.iter().map(|message| message["messageId"].as_str().unwrap()).collect()
@@ -24,14 +24,14 @@ async fn get(service: &Service, path: &str) -> Value {
     answer.body
 }
 
-/// Accepts a message of the second source.
+/// Sends a message of the second source.
 async fn accept_from_app(service: &Service, message: Value) {
     let request = service.request(Method::POST, "/v1/track").basic_auth("app-key", Some(""));
     assert_eq!(Service::answer(request.body(message.to_string())).await.status, 200);
 }
 
-/// Messages of each fate: m1 delivered, m2 to m4 refused, m5 unmatched, m6 without a required field, m7
-/// delivered from the second source.
+/// A service with messages in each final state: m1 is delivered, m2 to m4 are refused, m5 is unmatched, m6 lacks a
+/// required field, and m7 of the second source is delivered.
 async fn varied() -> (ScriptedLoops, Service) {
     let loops = ScriptedLoops::start(|seen| match seen.note().as_str() {
         "m2" | "m3" => Reply::status(400)
@@ -171,7 +171,7 @@ async fn failures_are_grouped_by_what_they_have_in_common() {
         (&largest["destination"], &largest["subscription"]),
         (&json!("default"), &json!("Send an event"))
     );
-    // As times: their fractions are written without zeros at the end.
+    // Compared as times, because their fractions are written without trailing zeros.
     let time = |key: &str| largest[key].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
     assert!(time("firstAt") <= time("lastAt"), "{largest}");
 

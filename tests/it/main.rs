@@ -1,5 +1,5 @@
-//! Black-box tests: the program itself, over HTTP and the command line, with a scripted Loops.
-//! One file for each promise.
+//! Black-box tests: the program itself, over HTTP and the command line, with a scripted Loops. Each file tests one
+//! promise.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

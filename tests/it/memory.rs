@@ -1,5 +1,5 @@
-//! Memory is bounded by the decompressed and decoded size of bodies, not by their compressed size: hostile inputs,
-//! many at a time, never take the program beyond a fixed amount above what it uses at rest.
+//! Memory is bounded by the decompressed and decoded size of bodies, not by their compressed size. Even with many
+//! hostile inputs at once, the program never uses more than a fixed amount above its use at rest.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -12,17 +12,17 @@ use tokio::task::JoinSet;
 use crate::limits::gzip;
 use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, WRITE_KEY, track};
 
-/// What the documentation promises, in KiB: 256 MB above what the program uses at rest.
+/// The documented limit in KiB: 256 MB above the program's use at rest.
 const ABOVE_REST_KIB: usize = 256_000_000 / 1_024;
 
-/// What connections with long headers take by themselves.
+/// The limit for connections with long headers alone.
 const HEADERS_ABOVE_REST_KIB: usize = 80_000_000 / 1_024;
 
 /// The length limit of a body, and a little less than that of a message.
 const BODY: usize = 10_485_760;
 const MESSAGE: usize = 1_048_000;
 
-/// As long as the headers of a request may be.
+/// The length limit of a request's headers.
 const HEADERS: usize = 32_768;
 
 /// A body that is sent many times at once.
@@ -45,7 +45,7 @@ impl Attack {
     }
 }
 
-/// A message that holds `value`.
+/// A message that contains `value`.
 fn holding(value: &str) -> String {
     format!(r#"{{"type":"track","userId":"u","event":"E","properties":{{"x":{value}}}}}"#)
 }
@@ -57,7 +57,7 @@ fn of(unit: &str, messages: usize) -> String {
     format!(r#"{{"batch":[{}]}}"#, vec![message; messages].join(","))
 }
 
-/// A batch of small messages that share a context of one such value.
+/// A batch of small messages that share a context with one value.
 fn sharing(context: &str, messages: usize) -> String {
     let messages = vec![r#"{"type":"identify","userId":"u"}"#; messages].join(",");
     format!(r#"{{"batch":[{messages}],"context":{{"traits":{{"x":{context}}}}}}}"#)
@@ -71,7 +71,7 @@ fn attacks() -> Vec<Attack> {
     let envelope =
         format!(r#"{{"batch":[{{"type":"track","userId":"u"}}],"context":{{"x":{nested}}}}}"#);
     let tiny = vec![r#"{"type":"track","userId":"u"}"#; 10_000].join(",");
-    // Those that have taken the most come first.
+    // The attacks that used the most memory come first.
     vec![
         Attack::plain("large bodies", 24, texts.clone()),
         Attack::plain("large bodies of arrays", 8, of("[0]", 4)),
@@ -95,14 +95,14 @@ fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// The memory of the program in KiB: `VmHWM`, the most it ever had, or `VmRSS`, what it has.
+/// The memory of the program in KiB: the peak for `VmHWM`, or the current use for `VmRSS`.
 fn memory(service: &Service, key: &str) -> usize {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.id())).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
     line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Sends a body many times at once; returns the statuses. A connection may end without an answer.
+/// Sends a body many times at once, and returns the statuses. A connection may end without a response.
 async fn send(service: &Service, attack: &Attack) -> Vec<u16> {
     let mut sending = JoinSet::new();
     for _ in 0..attack.times {
@@ -121,21 +121,21 @@ async fn send(service: &Service, attack: &Attack) -> Vec<u16> {
     sending.join_all().await.into_iter().flatten().collect()
 }
 
-/// Connections that send a part of a request and then nothing.
+/// Opens connections that send a part of a request and then nothing.
 fn half_sent(service: &Service, connections: usize, bytes: &[u8]) -> Vec<TcpStream> {
     let address = service.base_url.trim_start_matches("http://");
     let open = |_| {
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        // An early answer may close it.
+        // The program may respond early and close the connection.
         let _ = stream.write_all(bytes);
         stream
     };
     (0..connections).map(open).collect()
 }
 
-/// The connections of an attack by headers, nearly all that there may be: as many long ones as find room, and then
-/// short ones, which always do.
+/// Opens the connections of an attack by headers, nearly as many as the program allows. Long headers fill the room that
+/// there is, and short ones always fit.
 fn hold_headers(service: &Service) -> Vec<TcpStream> {
     let head = format!("POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n");
     let long = format!("{head}X: {}", "x".repeat(HEADERS - 200));
@@ -150,7 +150,7 @@ fn hold_headers(service: &Service) -> Vec<TcpStream> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
-    // Loops answers nothing to what is large. One address stands for several.
+    // Loops does not respond to large requests. One address stands for several.
     let large = |seen: &Seen| seen.raw_body.len() > 100_000;
     let script = move |seen: &Seen| if large(seen) { Reply::Silence } else { Reply::ok() };
     let mut loops = ScriptedLoops::start(script).await;
@@ -172,7 +172,7 @@ async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
         let is_attacked = statuses.iter().any(|status| *status != 429);
         assert!(is_attacked, "{}: all were turned away", attack.name);
     };
-    // Delivery holds all the large messages that it may, and goes on with small ones.
+    // Delivery holds as many large messages as it may, and continues with small ones.
     let properties = (0..MESSAGE / 500 - 1).map(|n| (format!("x{n}"), json!("x".repeat(480))));
     let properties: serde_json::Map<String, Value> = properties.collect();
     for user in 0..20 {
@@ -192,10 +192,10 @@ async fn hostile_inputs_never_take_more_than_a_fixed_amount_of_memory() {
     let head = format!("POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n");
     let bodies = half_sent(&service, 400, format!("{head}\r\n{}", " ".repeat(200_000)).as_bytes());
     check("half-sent bodies");
-    // Small ones are still accepted.
+    // Small messages are still accepted.
     service.accept("/v1/track", track("u1", "last")).await;
     drop(bodies);
-    // And the worst once more, beside all the headers that there may be.
+    // The worst attack is repeated while the headers hold all the memory that they can.
     let headers = hold_headers(&service);
     make(&attacks[0]).await;
     check("all at once");
@@ -210,7 +210,7 @@ async fn long_headers_of_many_requests_take_a_fixed_amount_of_memory() {
     service.accept("/v1/track", track("u1", "first")).await;
     let rest = memory(&service, "VmRSS");
     let headers = hold_headers(&service);
-    // Short ones are still accepted.
+    // Requests with short headers are still accepted.
     service.accept("/v1/track", track("u1", "short")).await;
     let is_no_room = |line: &Value| {
         line["message"].as_str().is_some_and(|text| text.contains("long headers of all requests"))
@@ -245,7 +245,7 @@ async fn strangers_who_upload_slowly_do_not_keep_known_senders_out() {
         other["messageId"] = json!(format!("n{id}"));
         json!({"batch": [message, other]}).to_string()
     };
-    // Without a key they take what they can get, in large parts and in small ones.
+    // Uploads without a key use all the room that they can get, in large and in small parts.
     let head = "POST /v1/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n";
     let uploads: Vec<_> = [(80, 1_000_000), (160, 100_000), (160, 20_000)]
         .into_iter()
@@ -258,7 +258,7 @@ async fn strangers_who_upload_slowly_do_not_keep_known_senders_out() {
     for (id, bytes) in [1_000, 50_000, 100_000, 500_000, 1_500_000].into_iter().enumerate() {
         service.accept("/v1/batch", batch(id, bytes)).await;
     }
-    // And once they are gone, a key in the body is enough.
+    // Once the uploads have ended, a key in the body is enough.
     drop(uploads);
     let mut keyed: Value = serde_json::from_str(&batch(9, 500_000)).unwrap();
     keyed["writeKey"] = json!(WRITE_KEY);

@@ -1,4 +1,4 @@
-//! Merging saves requests and loses nothing; what is urgent does not wait for what is not.
+//! Merging saves requests and loses nothing. Urgent messages do not wait for a backlog.
 
 use serde_json::{Value, json};
 
@@ -20,7 +20,7 @@ fn is_done(message: &Value) -> bool {
     message["state"] == "delivered" || message["state"] == "failed"
 }
 
-/// A Loops of one request a second, which has just taken one: whatever comes now must wait.
+/// A Loops that accepts one request a second and has just accepted one, so that the next messages wait.
 async fn busy_loops() -> (ScriptedLoops, Setup, Service) {
     let mut loops = ScriptedLoops::willing().await;
     let setup = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "1");
@@ -61,11 +61,11 @@ async fn neighbours_that_wait_for_the_rate_become_one_request() {
         json!({"userId": "u", "eventName": "Signed Up", "eventProperties": {}, "plan": "pro", "seats": 5,
             "email": "u@canary-mail.example", "source": "Segment"})
     );
-    // What comes behind an event is another request.
+    // An update after an event is a separate request.
     let last = loops.next().await;
     assert_eq!((last.path.as_str(), &last.body["plan"]), ("/contacts/update", &json!("team")));
 
-    // Every message has its own record, which names the request that carried it.
+    // Every message has its own record, which names its request.
     let mut requests = Vec::new();
     for id in ["m1", "m2", "m3"] {
         let message = service.message(id, is_done).await;
@@ -110,7 +110,7 @@ async fn a_refused_merged_request_fails_only_the_guilty_message() {
     assert_eq!(paths, ["/contacts/update", "/contacts/update", "/events/send"]);
     assert_eq!(alone[0].body["plan"], "pro");
     assert!(alone[2].body.get("poison").is_none() && alone[2].body.get("plan").is_none());
-    // The refused try may have used its key up.
+    // The refused attempt may have used its key up.
     assert_ne!(alone[2].idempotency_key(), merged.idempotency_key());
     for (id, state) in [("good", "delivered"), ("bad", "failed"), ("event", "delivered")] {
         assert_eq!(service.message(id, is_done).await["state"], state, "{id}");
@@ -176,9 +176,9 @@ async fn a_sign_up_does_not_wait_for_a_backlog() {
     while loops.next().await.body["eventName"] != "Signed Up" {
         before += 1;
     }
-    // What was under way already, and a turn of those that have waited longest.
+    // Requests that were already under way, and some for the messages that have waited longest.
     assert!(before <= 30, "{before} requests went before it");
-    // The rest is delivered all the same: live upserts before bulk, but for the turns of the oldest.
+    // The rest is delivered too: live upserts before bulk ones, except for the messages that have waited longest.
     let mut live = 0;
     for _ in 0..30 {
         let user = loops.next().await.body["userId"].as_str().unwrap().to_owned();

@@ -1,11 +1,12 @@
-//! The page of a message: what was sent for it, with which others, and how to send it again or test it.
+//! The page of a message: the request that was sent for it, the messages merged with it, and how to send it again or
+//! test it.
 
 use serde_json::{Value, json};
 
 use crate::console::{Shown, VIEWER_TOKEN, Visitor, set_up};
 use crate::support::{ADMIN_TOKEN, API_KEY, EMAIL_DOMAIN, ScriptedLoops, identify, track};
 
-/// What a page has between two texts, as the browser reads it.
+/// The text between two others on a page, with character references resolved.
 fn between(page: &Shown, before: &str, after: &str) -> String {
     let (_, rest) = page.text.split_once(before).unwrap_or_else(|| panic!("{}", page.text));
     let text = rest.split(after).next().unwrap();
@@ -17,7 +18,7 @@ fn between(page: &Shown, before: &str, after: &str) -> String {
 async fn messages_that_went_in_one_request_lead_to_each_other() {
     let mut loops = ScriptedLoops::willing().await;
     let service = set_up(&loops).env("LOOPS_RATE_LIMIT", "1").start();
-    // Loops has just taken a request, so what comes now waits, and is merged.
+    // Loops has just accepted a request, so the next messages wait and are merged.
     service.accept("/v1/track", track("nobody", "first")).await;
     loops.next().await;
     let mut about = identify("ada", "about-ada");
@@ -61,7 +62,7 @@ async fn the_request_that_was_sent_is_shown_without_the_key_and_masked() {
             assert!(!page.text.contains(hidden), "{}", page.text);
         }
         if sent == head {
-            // PostgreSQL has no use for a body that is never sent again.
+            // PostgreSQL does not keep a body that is never sent again.
             assert!(page.text.contains("Its body is no longer kept."), "{}", page.text);
             continue;
         }

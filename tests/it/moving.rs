@@ -1,5 +1,5 @@
-//! A queue that is moved from SQLite to PostgreSQL loses nothing and delivers nothing twice, wherever the move is cut;
-//! at no moment can both be used.
+//! A queue that is moved from SQLite to PostgreSQL loses nothing and delivers nothing twice, wherever the move is
+//! interrupted. The two stores can never be used at the same time.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::postgres::on_postgres;
 use crate::support::{ADMIN_TOKEN, Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
 
-/// The command on a data folder, with the settings of the replicas.
+/// The command `move` on a data folder, with the settings of the replicas.
 fn command(replicas: &Setup, from: &Path, more: &[&str]) -> Command {
     let from = from.to_str().unwrap();
     replicas.plain_command(Path::new("/"), &[&["move", "--from", from], more].concat())
@@ -33,7 +33,7 @@ async fn fails(command: Command, with: &str) {
     assert!(text.contains(with), "{text}");
 }
 
-/// `serve` refuses to start.
+/// Asserts that `serve` refuses to start.
 async fn refuses(setup: &Setup, with: &str) {
     let setup = setup.clone();
     let ended = tokio::task::spawn_blocking(move || setup.run_to_end());
@@ -42,7 +42,7 @@ async fn refuses(setup: &Setup, with: &str) {
     assert!(text.contains(with), "{text}");
 }
 
-/// Stores messages that wait, without a service.
+/// Stores pending messages without a service.
 async fn import(setup: &Setup, folder: &Path, ids: impl Iterator<Item = String>) {
     let lines: Vec<String> = ids.map(|id| track("u1", &id).to_string()).collect();
     let ran = setup.command_on(folder, &["import", "-"], lines.join("\n").as_bytes()).await;
@@ -53,7 +53,7 @@ fn is(state: &'static str) -> impl Fn(&Value) -> bool {
     move |message| message["state"] == state
 }
 
-/// Takes everything but what is to fail, and what is to be held.
+/// Accepts everything except messages that are to fail or to be held.
 fn script(seen: &Seen) -> Reply {
     match seen.note() {
         note if note.starts_with("bad") => Reply::status(400),
@@ -62,7 +62,7 @@ fn script(seen: &Seen) -> Reply {
     }
 }
 
-/// What the API shows, without numbers of messages and requests.
+/// The responses of the API, without the numbers of messages and requests.
 async fn shown(service: &Service) -> Value {
     let mut shown = Vec::new();
     for path in [
@@ -94,7 +94,7 @@ fn without_numbers(value: Value) -> Value {
     }
 }
 
-/// Fields that hold numbers of messages and requests.
+/// The fields with numbers of messages and requests.
 const NUMBERS: [&str; 3] = ["seq", "id", "next"];
 
 #[tokio::test]
@@ -109,7 +109,7 @@ async fn a_moved_queue_is_what_it_was_and_goes_on() {
         sent.extend_from_slice(messages);
         service.accept("/v1/batch", json!({"batch": messages})).await;
     };
-    // Delivered, failed, replayed, unmatched; and a person who was deleted.
+    // Messages that are delivered, failed, replayed and unmatched, and a person who was deleted.
     send(&service, &[identify("u1", "good1"), track("u1", "good2"), track("u2", "bad1")]).await;
     send(&service, &[track("u2", "bad2"), identify("u9", "gone1"), track("u9", "bad-gone")]).await;
     let mut unmatched = track("u2", "other");
@@ -129,7 +129,7 @@ async fn a_moved_queue_is_what_it_was_and_goes_on() {
     service.message("gone2", is("delivered")).await;
     service.message("bad-gone", |found| answers(found) == [""]).await;
     loops.rest();
-    // An event and a merged request that were perhaps sent, and what waits behind them.
+    // An event and a merged request that may have been sent, and messages that wait behind them.
     loops.now(script);
     let mut service = service.stop_and_restart(&setup.clone().env("LOOPS_RATE_LIMIT", "1")).await;
     send(&service, &[track("u1", "held1")]).await;
@@ -151,7 +151,7 @@ async fn a_moved_queue_is_what_it_was_and_goes_on() {
 
     let service = replicas.start();
     assert_eq!(shown(&service).await, before);
-    // In order, and what was perhaps sent with its key and its bytes.
+    // Everything is sent in order, and the requests that may have been sent keep their keys and bytes.
     let mut again = [loops.next().await, loops.next().await];
     again.sort_by_key(Seen::note);
     for (again, first) in again.iter().zip([&unanswered, &merged]) {
@@ -171,7 +171,7 @@ async fn a_moved_queue_is_what_it_was_and_goes_on() {
         loops.rest().iter().filter(|seen| of_u1(seen)).map(Seen::note).collect();
     assert_eq!(order, ["held1", "wait1", "wait2", "wait3"]);
 
-    // A repeated message is answered as a duplicate.
+    // A repeated message is accepted as a duplicate.
     for message in &sent {
         service.accept("/v1/batch", json!({"batch": [message]})).await;
     }
@@ -197,14 +197,14 @@ async fn a_moved_queue_is_what_it_was_and_goes_on() {
     refuses(&setup, "was moved to PostgreSQL").await;
 }
 
-/// The excerpts of Loops' answers to a message.
+/// The excerpts of Loops' responses to a message.
 fn answers(found: &Value) -> Vec<&str> {
     let deliveries = found["deliveries"].as_array().into_iter().flatten();
     let attempts = deliveries.filter_map(|delivery| delivery["request"]["attempts"].as_array());
     attempts.flatten().filter_map(|attempt| attempt["answer"].as_str()).collect()
 }
 
-/// Everything that waits is delivered once, and in order.
+/// Asserts that all waiting messages are delivered once and in order.
 async fn delivers_all(setup: &Setup, loops: &mut ScriptedLoops, count: usize) {
     let service = setup.start();
     service.message(&format!("m{}", count - 1), is("delivered")).await;
@@ -222,7 +222,7 @@ async fn a_move_that_crashes_at_any_point_goes_on_where_it_was() {
     let replicas = on_postgres("crashed")(setup.clone());
     import(&setup, folder.path(), (0..30).map(|n| format!("m{n}"))).await;
     let mut crashes = 0;
-    // Each run comes one commit further.
+    // Each run gets one commit further.
     let points = ["commit.before:1", "commit.after:1", "commit.before:2"];
     for point in points.iter().cycle() {
         let crashing = replicas.clone().env("SEGMENT_LOOPS_CRASH_AT", point);
@@ -233,7 +233,7 @@ async fn a_move_that_crashes_at_any_point_goes_on_where_it_was() {
         assert_eq!(ran.status.code(), None, "{ran:?}");
         crashes += 1;
         assert!(crashes < 100);
-        // The first crash is before anything was written.
+        // The first crash is before the first commit.
         if crashes > 2 {
             refuses(&setup, "PostgreSQL").await;
         }
@@ -277,7 +277,7 @@ async fn the_way_back_is_open_until_the_database_is_used() {
     import(&setup, folder.path(), (0..5).map(|n| format!("m{n}"))).await;
     let undo = || command(&replicas, folder.path(), &["--undo"]);
     fails(undo(), "was not moved").await;
-    // From the middle of a move, and from its end, crashing on the way.
+    // The move is undone from its middle and from its end, with crashes in between.
     for point in ["commit.after:4", "commit.before:99"] {
         let crashing = replicas.clone().env("SEGMENT_LOOPS_CRASH_AT", point);
         run(command(&crashing, folder.path(), &[])).await;
@@ -291,13 +291,13 @@ async fn the_way_back_is_open_until_the_database_is_used() {
         succeeds(undo()).await;
         fails(undo(), "was not moved").await;
     }
-    // What is left of the target does not hinder the next move.
+    // Leftovers in the target do not prevent the next move.
     let crashing = replicas.clone().env("SEGMENT_LOOPS_CRASH_AT", "commit.after:5");
     run(command(&crashing, folder.path(), &[])).await;
     let crashing = replicas.clone().env("SEGMENT_LOOPS_CRASH_AT", "commit.after:2");
     run(command(&crashing, folder.path(), &["--undo"])).await;
     delivers_all(&setup, &mut loops, 5).await;
-    // And forth once more.
+    // The queue is moved again.
     succeeds(command(&replicas, folder.path(), &[])).await;
     let service = replicas.start();
     service.message("m4", is("delivered")).await;
@@ -314,11 +314,11 @@ async fn what_cannot_be_moved_is_refused_with_advice() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     import(&setup, folder.path(), std::iter::once("m0".to_owned())).await;
     fails(command(&setup, folder.path(), &[]), "set DATABASE_URL").await;
-    // A database that was used without a move.
+    // A database that was used without a move is refused.
     let other = tempfile::tempdir().unwrap();
     import(&replicas, other.path(), std::iter::once("m1".to_owned())).await;
     fails(command(&replicas, folder.path(), &[]), "is in use already").await;
-    // One to which another queue is being moved, or was moved.
+    // A database to which another queue is being moved, or was moved, is refused.
     let replicas = on_postgres("of-another")(setup.clone());
     import(&setup, other.path(), std::iter::once("m1".to_owned())).await;
     let crashing = replicas.clone().env("SEGMENT_LOOPS_CRASH_AT", "commit.after:3");
@@ -329,7 +329,7 @@ async fn what_cannot_be_moved_is_refused_with_advice() {
     succeeds(command(&replicas, other.path(), &[])).await;
     fails(command(&replicas, folder.path(), &[]), "is in use already").await;
     fails(command(&elsewhere, other.path(), &[]), "was moved to").await;
-    // A file that is damaged.
+    // A damaged file is refused.
     let file = folder.path().join("segment-loops.db");
     let mut bytes = std::fs::read(&file).unwrap();
     let half = bytes.len() / 2 / 4_096 * 4_096;

@@ -1,4 +1,4 @@
-//! What is wrong with one message, or how many there are of one person, is not felt by others.
+//! Neither a faulty message nor a person's many messages affect other people.
 
 use std::collections::HashMap;
 
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
 
-/// Three messages of each of some people, and before, between and behind them what `poison` makes; all
-/// in one batch. Its id begins with `poison`.
+/// A batch with three messages of each of 20 people, a message of `poison` before them and another between them, and a
+/// last message behind both. The ids of these two begin with `poison`.
 fn with_poison(poison: impl Fn(&str) -> Value) -> Vec<Value> {
     let mut batch = vec![poison("poison-1")];
     for round in 1..=3 {
@@ -23,8 +23,7 @@ fn with_poison(poison: impl Fn(&str) -> Value) -> Vec<Value> {
     batch
 }
 
-/// Waits until all people have what was sent for them; gives the notes of the requests in order of
-/// arrival, by the person.
+/// Waits until all other messages are delivered. Returns the notes of the requests in order of arrival, by person.
 async fn all_arrived(service: &Service, loops: &mut ScriptedLoops) -> HashMap<String, Vec<String>> {
     for n in 0..20 {
         for round in 1..=3 {
@@ -46,7 +45,7 @@ async fn attempts(service: &Service, id: &str) -> usize {
     message["deliveries"][0]["request"]["attempts"].as_array().unwrap().len()
 }
 
-/// What one poisonous message costs: how often it was tried, for each of the two.
+/// The number of attempts at each of the two poisonous messages.
 async fn costs(poison: impl Fn(&str) -> Value, answer: Reply) -> [usize; 2] {
     let script = move |seen: &Seen| {
         if seen.note().starts_with("poison") { answer.clone() } else { Reply::ok() }
@@ -64,7 +63,7 @@ async fn costs(poison: impl Fn(&str) -> Value, answer: Reply) -> [usize; 2] {
         assert_eq!(arrived.remove(&user), Some(expected));
     }
     let costs = [attempts(&service, "poison-1").await, attempts(&service, "poison-2").await];
-    // Each in its time, and then what waited behind them.
+    // The poisonous messages in order, and then the message behind them.
     let mut expected = vec!["poison-1".to_owned(); costs[0]];
     expected.extend(vec!["poison-2".to_owned(); costs[1]]);
     expected.push("behind".to_owned());
@@ -99,7 +98,7 @@ async fn a_refused_message_that_was_merged_costs_its_neighbours_nothing() {
         if is_poisoned { Reply::status(400) } else { Reply::ok() }
     })
     .await;
-    // One request a second, which has just gone: what comes now waits, and is merged.
+    // One request a second is allowed. It has just been sent, so the next messages wait and are merged.
     let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "1").start();
     service.accept("/v1/track", track("nobody", "first")).await;
     loops.next().await;
@@ -115,18 +114,18 @@ async fn a_refused_message_that_was_merged_costs_its_neighbours_nothing() {
     service.message("m3", |found| found["state"] == "delivered").await;
     let bodies: Vec<Value> = loops.rest().into_iter().map(|seen| seen.body).collect();
     let poisoned = bodies.iter().filter(|body| body["poison"] == true).count();
-    // Once with its neighbours and once alone.
+    // The refused message is sent once with its neighbours and once alone.
     assert_eq!((poisoned, bodies.len()), (2, 4), "{bodies:?}");
 }
 
-/// As many messages of one person as [`crowd`] makes.
+/// The number of messages of one person in [`crowd`].
 const CROWD: usize = 10_000;
 
 fn crowd(make: impl Fn(usize) -> Value) -> Value {
     json!({"batch": (0..CROWD).map(make).collect::<Vec<_>>()})
 }
 
-/// Messages of others that are accepted behind a crowd's: they arrive when hardly any of those has.
+/// Sends messages of other people after a crowd's. They must arrive before more than a few of the crowd's messages.
 async fn others_behind(service: &Service, loops: &mut ScriptedLoops) {
     let others: Vec<_> = (0..40).map(|n| track(&format!("u{n}"), &format!("other-{n}"))).collect();
     service.accept("/v1/batch", json!({"batch": others})).await;
@@ -142,7 +141,7 @@ async fn others_behind(service: &Service, loops: &mut ScriptedLoops) {
 
 #[tokio::test]
 async fn ten_thousand_messages_of_one_person_let_others_through() {
-    // With a rate to spare, and with one at which each waits for its turn.
+    // One rate is above what is needed, and at the other each request waits for its turn.
     for rate in ["1000", "30"] {
         let mut loops = ScriptedLoops::willing().await;
         let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", rate).start();
@@ -152,7 +151,7 @@ async fn ten_thousand_messages_of_one_person_let_others_through() {
     }
 }
 
-/// More than all that is held in memory of one class.
+/// More messages than the program holds in memory for one class.
 const THRONG: usize = 104_000;
 
 #[tokio::test]

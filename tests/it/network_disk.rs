@@ -1,12 +1,12 @@
-//! The data folder must be on a local disk. Mounts a FUSE file system, which needs root and `bindfs`:
-//! where either is missing this tests nothing, and says so. The unit tests know the other types.
+//! The data folder must be on a local disk. The test mounts a FUSE file system, which needs root and `bindfs`. If
+//! either is missing, it tests nothing and says so. Unit tests cover the other types of file systems.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use crate::support::Setup;
 
-/// A folder that is seen through FUSE, until it is dropped.
+/// A folder that is mounted with FUSE until it is dropped.
 struct Mounted(tempfile::TempDir);
 
 impl Mounted {
@@ -28,7 +28,7 @@ impl Mounted {
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // Lazily: the program that was killed may still be going.
+        // Unmounted lazily, because the killed program may still be running.
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
@@ -52,7 +52,7 @@ fn a_data_folder_on_a_network_disk_is_refused_unless_it_is_allowed() {
     }
     assert!(!data.join("segment-loops.db").exists());
 
-    // A link does not hide it.
+    // A symbolic link does not hide the network disk.
     let local = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(&data, local.path().join("data")).unwrap();
     assert!(refusal(&local.path().join("data")).contains("(fuse"));

@@ -1,4 +1,4 @@
-//! New contacts, which Loops bills: how many there are, and what is held where there is a cap on them.
+//! New contacts, which Loops bills: they are counted, and messages are held if a cap is reached.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -38,7 +38,7 @@ async fn now(service: &Service) -> Value {
     service.admin("/api/status").await.body["destinations"][0].clone()
 }
 
-/// What the status says of the destination, once that is so.
+/// The status of the destination, once it is as expected.
 async fn status(service: &Service, is_reached: impl Fn(&Value) -> bool) -> Value {
     let began = std::time::Instant::now();
     loop {
@@ -72,7 +72,7 @@ async fn new_contacts_are_counted() {
         accept(&service, identify(id, person)).await;
         delivered(&service, id).await;
     }
-    // Without an address, Loops creates nobody.
+    // Without an address, Loops creates no contact.
     accept(&service, json!({"type": "identify", "messageId": "m4", "userId": "eve"})).await;
     delivered(&service, "m4").await;
     assert_eq!(metric(&service, TOTAL).await, "2");
@@ -99,7 +99,7 @@ async fn beyond_the_cap_new_people_wait_and_known_ones_do_not() {
     const GUARDED: &str =
         "segment_loops_guarded_total{destination=\"default\",guard=\"new_contact_cap\"}";
     assert_eq!(metric(&service, GUARDED).await, "3");
-    // Its lane waits, known people go on, and so does what creates nobody.
+    // The lane of the held message waits. Messages of known people are sent, and so are those that create no contact.
     accept(&service, identify("behind", "p3")).await;
     assert_eq!(held(&service, "behind").await["held"]["behind"], true);
     accept(&service, identify("again", "p1")).await;
@@ -125,7 +125,7 @@ async fn beyond_the_cap_new_people_wait_and_known_ones_do_not() {
     let found = status(&service, |found| found["held"] == 3).await;
     assert_eq!((&found["newContactsPerDay"], &found["newContactsToday"]), (&json!(2), &json!(2)));
 
-    // The one that was held first goes on, and those behind it.
+    // The message that was held first is sent, and then those behind it.
     let released = ask(&service, "/api/new-contacts/release", json!({"count": 1})).await;
     assert_eq!(released.body, json!({"destination": "default", "count": 1}), "{released:?}");
     for id in ["p3", "behind"] {
@@ -141,7 +141,7 @@ async fn beyond_the_cap_new_people_wait_and_known_ones_do_not() {
     assert_eq!(discarded.body, expected, "{discarded:?}");
     let failed = service.message("p4", |found| found["state"] == "failed").await;
     assert_eq!(failed["deliveries"][0]["reason"], "discarded", "{failed}");
-    // A replay brings them back; they are held again.
+    // Replayed messages are held again.
     let replay = json!({"state": "failed", "reason": "discarded"});
     let replayed = ask(&service, "/api/replay", replay).await;
     assert_eq!(replayed.body["replayed"], 2, "{replayed:?}");
@@ -300,7 +300,7 @@ async fn with_known_only_nobody_is_created() {
     assert_eq!(ended["reason"], "unknown_contact", "{ended}");
     assert!(ended["detail"].as_str().unwrap().contains("replay"), "{ended}");
     assert_eq!(notes(&mut loops), ["p1", "p2"]);
-    // Beside the running service.
+    // The command runs beside the service.
     let file = list(format!("userId,email\np3,p3@{EMAIL_DOMAIN}\n"));
     let path = file.path().to_str().unwrap();
     let ran = setup.command_on(data.path(), &["known", path], b"").await;
@@ -355,7 +355,7 @@ async fn a_list_that_cannot_be_read_is_refused_with_its_line() {
 
 #[tokio::test]
 async fn loops_is_asked_about_people_who_are_not_known() {
-    // It has p2 by the address, p3 by the user id, and refuses to say whether it has p4.
+    // Loops finds p2 by the address and p3 by the user id, and refuses the requests about p4.
     let script = |seen: &Seen| match seen.path.as_str() {
         "/contacts/find" => match seen.query.as_str() {
             query if query.contains("p4") => Reply::status(400),
@@ -382,13 +382,13 @@ async fn loops_is_asked_about_people_who_are_not_known() {
     delivered(&service, "again").await;
     let paths: Vec<String> = loops.rest().into_iter().map(|seen| seen.path).collect();
     let found = paths.iter().filter(|path| *path == "/contacts/find").count();
-    // Of p1 and p5 by both ids, of p2 by the address, of p3 by both, of p4 once.
+    // p1, p3 and p5 are looked up by both ids, p2 by the address, and p4 once.
     assert_eq!((found, paths.len()), (8, 12), "{paths:?}");
 }
 
 #[tokio::test]
 async fn nobody_counts_as_new_because_loops_could_not_be_asked() {
-    // It has everybody, but at first does not say so of p1, and then refuses the key.
+    // Loops has all contacts, but its first responses about p1 are errors. Later it refuses the key.
     let asked = AtomicU32::new(0);
     let is_revoked = Arc::new(AtomicBool::new(false));
     let key = Arc::clone(&is_revoked);
@@ -443,13 +443,13 @@ async fn a_reload_does_not_switch_to_known_only_while_nobody_is_known() {
     let problem = &refused.body["problems"][0];
     assert_eq!(problem["key"], "destinations.default.new_contacts", "{problem}");
     assert!(problem["problem"].as_str().unwrap().contains("segment-loops known FILE"), "{problem}");
-    // What was in force still is, and makes somebody known.
+    // The previous configuration is still in force, and its delivery makes a contact known.
     accept(&service, identify("m1", "p1")).await;
     delivered(&service, "m1").await;
     assert_eq!(reload().await.status, 200);
     accept(&service, identify("m2", "p2")).await;
     service.message("m2", |found| found["state"] == "unmatched").await;
-    // Nor is a reload refused because of what is in force already.
+    // A reload is not refused because of a setting that is already in force.
     service.database().execute("DELETE FROM contacts", []).unwrap();
     assert_eq!(reload().await.status, 200);
 }

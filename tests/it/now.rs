@@ -1,4 +1,4 @@
-//! How the service is at the moment, in one sentence, from every process.
+//! The state of the service in one sentence, as every process shows it.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,12 @@ async fn status_of(service: &Service) -> Value {
     service.admin("/api/status").await.body
 }
 
-/// The status, once it has a diagnosis.
+/// Returns the status once its diagnosis has this code.
 async fn status(service: &Service, code: &str) -> Value {
     status_with(service, "code", code).await
 }
 
-/// The status, once its diagnosis has a value. What a process reports of itself is up to five seconds old.
+/// Returns the status once its diagnosis has this value. The reports of a process are up to five seconds old.
 async fn status_with(service: &Service, field: &str, value: &str) -> Value {
     let began = Instant::now();
     loop {
@@ -99,7 +99,7 @@ async fn messages_of_a_destination_that_is_gone_are_named() {
     );
 }
 
-/// The page has the sentence, the next step and the place in the runbook.
+/// Asserts that the page shows the sentence, the next step and the link to the runbook.
 async fn assert_shown(service: &Service, status: &Value) {
     let page = Visitor::with(service, ADMIN_TOKEN).await.get("/console").await;
     assert_eq!(page.status, 200, "{}", page.text);
@@ -133,7 +133,7 @@ async fn messages_that_nobody_delivers_are_the_diagnosis_until_somebody_does() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     service.logged(|line| line["message"] == "lease taken").await;
-    // From now on, nobody can take or renew a lease.
+    // From now on, no process can take or renew a lease.
     service
         .alter("CREATE TRIGGER stuck BEFORE UPDATE ON leases BEGIN SELECT RAISE(IGNORE); END")
         .await;

@@ -1,4 +1,4 @@
-//! Ambiguous HTTP, which two parsers could read differently, is rejected with a message and counted.
+//! Ambiguous HTTP, which two parsers could read differently, is rejected with a message, and counted.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -19,13 +19,13 @@ enum Outcome {
     Malformed,
     /// This status from hyper, without a body, and counted.
     Bare(u16),
-    /// The connection is closed without an answer, and that is counted.
+    /// The connection is closed without a response, and counted.
     Closed,
 }
 
 use Outcome::{Bare, Closed, Good, Json, Malformed};
 
-/// Nothing listens at this Loops: what was accepted stays pending.
+/// Nothing listens at this address, so accepted messages stay pending.
 fn service() -> Service {
     Setup::with_loops("http://127.0.0.1:9/api/v1")
         .env("SEGMENT_LOOPS__SERVER__BODY_TIMEOUT_MS", "500")
@@ -33,11 +33,11 @@ fn service() -> Service {
         .start()
 }
 
-/// Writes bytes to a fresh connection and reads until the program closes it.
+/// Writes bytes to a new connection, and reads until the program closes it.
 fn exchange(service: &Service, bytes: &[u8]) -> String {
     let mut stream = TcpStream::connect(service.base_url.trim_start_matches("http://")).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    // The program may have closed it before all is written.
+    // The program may have closed the connection before all bytes are written.
     let _ = stream.write_all(bytes);
     let mut answer = Vec::new();
     // A reset instead of a close is an end as well; a timeout is not.
@@ -63,12 +63,12 @@ fn authorization() -> String {
     format!("Authorization: Basic {key}\r\n")
 }
 
-/// A POST of a message with these headers beside its length and its host.
+/// A POST of a message with these headers, its length and a host.
 fn message(headers: &str) -> Vec<u8> {
     post(&format!("Host: x\r\nContent-Length: {}\r\n{headers}", MESSAGE.len()), MESSAGE)
 }
 
-/// A POST of a message in one chunk, with these headers beside its host.
+/// A POST of a message in one chunk, with these headers and a host.
 fn chunked(headers: &str) -> Vec<u8> {
     post(
         &format!("Host: x\r\n{headers}"),
@@ -76,12 +76,12 @@ fn chunked(headers: &str) -> Vec<u8> {
     )
 }
 
-/// A POST with this body in the form of chunks.
+/// A POST with this body, which is already chunked.
 fn chunks(body: &str) -> Vec<u8> {
     post("Host: x\r\nTransfer-Encoding: chunked\r\n", body)
 }
 
-/// A request without a body, of this first line and these headers.
+/// A request with this first line and these headers, and without a body.
 fn bare(line: &str, headers: &str) -> Vec<u8> {
     format!("{line}\r\n{headers}\r\n").into_bytes()
 }
@@ -108,7 +108,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Outcome)> {
             bare("GET /healthz HTTP/1.0", "Host: x\r\nHost: y\r\n"),
             Malformed,
         ),
-        // Headers that say who sends.
+        // Headers that identify the sender.
         ("two authorizations", message(&twice), Malformed),
         ("two signatures", message("X-Signature: a\r\nX-Signature: a\r\n"), Malformed),
         ("two tokens", message("X-Webhook-Token: a\r\nX-Webhook-Token: b\r\n"), Malformed),
@@ -119,7 +119,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Outcome)> {
             Json(415),
         ),
         ("two forwarded addresses", message("X-Forwarded-For: a\r\nX-Forwarded-For: b\r\n"), Good),
-        // Where the body ends.
+        // Headers that determine the end of the body.
         ("chunked", chunked("Transfer-Encoding: chunked\r\n"), Good),
         ("Chunked", chunked("Transfer-Encoding: Chunked\r\n"), Good),
         ("gzip, chunked", chunked("Transfer-Encoding: gzip, chunked\r\n"), Malformed),
@@ -142,7 +142,7 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Outcome)> {
             post("Host: x\r\nContent-Length: 99999999999999999999\r\n", ""),
             Bare(400),
         ),
-        // The chunks count, as RFC 9112 has it.
+        // The chunks take precedence, as RFC 9112 requires.
         (
             "a length and chunks",
             chunked("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n"),
@@ -199,9 +199,9 @@ fn cases() -> Vec<(&'static str, Vec<u8>, Outcome)> {
     ]
 }
 
-/// Requests of malformed HTTP that were counted.
+/// The number of malformed requests that were counted.
 async fn counted(service: &Service) -> u64 {
-    // On a connection of its own: the program soon closes those that are kept.
+    // Sent on a new connection, because the program soon closes idle ones.
     let request = service.request(reqwest::Method::GET, "/metrics").header("connection", "close");
     let text = Service::answer(request).await.body;
     let name = r#"segment_loops_rejected_total{source="",endpoint="unknown",code="bad_http"} "#;
@@ -228,26 +228,26 @@ async fn every_odd_request_has_its_answer_and_is_counted() {
         };
         assert_eq!(outcome, expected, "{name}: {answer}");
         malformed += u64::from(matches!(expected, Malformed | Bare(_) | Closed));
-        // hyper's own answers are counted once their connection has ended.
+        // hyper's own responses are counted once their connection has ended.
         let began = std::time::Instant::now();
         while counted(&service).await < malformed {
             assert!(began.elapsed() < PATIENCE, "{name} is not counted");
         }
         assert_eq!(counted(&service).await, malformed, "{name}");
     }
-    // Many of them make few log lines.
+    // Many malformed requests cause few log lines.
     let is_it = |line: &&Value| line["code"] == "bad_http";
     let lines = service.log().iter().filter(is_it).count();
     assert!((1..=40).contains(&lines), "{lines}");
 }
 
-/// Behind a proxy that reads it differently, the bytes after such a request may be a part of it.
+/// To a proxy that parses it differently, the bytes after such a request may be part of it.
 #[test]
 fn what_follows_an_ambiguous_request_on_its_connection_is_not_answered() {
     let service = service();
     let preflight = "OPTIONS /v1/track HTTP/1.1\r\nHost: x\r\nOrigin: https://shop.example\r\nAccess-Control-Request-Method: POST\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n";
     let preflight = ("a preflight", preflight.as_bytes().to_vec(), Malformed);
-    // These are answered as if they were plain, or their body turns out to be broken.
+    // These are processed like ordinary requests, or their body turns out to be malformed.
     let others = ["a length and chunks", "chunks and a length", "a size of a chunk in C"];
     let mut tried = 0;
     for (name, bytes, expected) in cases().into_iter().chain([preflight]) {
@@ -294,7 +294,7 @@ fn a_page_is_told_to_send_to_a_host_and_nothing_else() {
             "{host}: {answer}"
         );
     }
-    // Headers that count only from a trusted proxy.
+    // Headers that only a trusted proxy may set.
     let forged = "Host: x\r\nX-Forwarded-Host: evil.example\r\nX-Forwarded-Prefix: /p\r\n";
     let answer = settings(forged);
     assert!(answer.contains("\"apiHost\":\"x/v1\""), "{answer}");

@@ -1,12 +1,12 @@
-//! What each answer of Loops leads to.
+//! The outcome of each response of Loops.
 
 use segment_loops::clock::{Clock as _, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
 
-/// Sends one message to a Loops that answers with `first` and then takes everything; gives what the
-/// program says of the message in the end, and the requests that Loops saw.
+/// Sends one message to a Loops that responds with `first`, and accepts everything after that. Returns the message in
+/// its final state, and the requests that Loops received.
 async fn outcome(message: Value, first: Reply, settings: &[(&str, &str)]) -> (Value, Vec<Seen>) {
     let mut loops = ScriptedLoops::start(after_first(first)).await;
     let mut setup = Setup::with_loops(&loops.base_url);
@@ -21,7 +21,7 @@ async fn outcome(message: Value, first: Reply, settings: &[(&str, &str)]) -> (Va
     (found, loops.rest())
 }
 
-/// A script that gives `first` to the first delivery, and takes all else.
+/// A script that responds to the first delivery with `first`, and accepts everything else.
 fn after_first(first: Reply) -> impl FnMut(&Seen) -> Reply + Send + 'static {
     let mut first = Some(first);
     move |seen| {
@@ -66,7 +66,7 @@ async fn a_2xx_that_does_not_say_success_is_tried_again_with_the_same_body_and_k
         r#"[{"success":true}]"#,
         r#"{"success":true"#,
     ];
-    // The note of each message is the index of the body that it is answered with first.
+    // The note of each message contains the index of the first response's body.
     let mut answered = std::collections::HashSet::new();
     let script = move |seen: &Seen| match seen.note().split_once('-') {
         Some((_, index)) if answered.insert(seen.note()) => {
@@ -123,7 +123,7 @@ async fn a_key_is_right_only_if_loops_says_so() {
     };
     let mut loops = ScriptedLoops::start(script).await;
     let service = Setup::with_loops(&loops.base_url).start();
-    // What answers the checks from now on is not Loops: the pause goes on.
+    // The responses to the checks do not come from Loops, so the pause continues.
     let (mut checks, mut tries) = (0, 0);
     loops.now(move |seen| {
         checks += u32::from(seen.path == "/api-key");
@@ -227,7 +227,7 @@ async fn a_base_url_that_goes_wrong_later_pauses_with_the_first_404() {
     service.message("m0", |found| found["state"] == "delivered").await;
     loops.rest();
     loops.now(|_| Reply::status(404));
-    // The answer to a deletion would otherwise mean that there is nothing to delete.
+    // The response to a deletion would otherwise mean that there is nothing to delete.
     for (id, message) in [
         ("m1", json!({"type": "delete", "userId": "u1", "messageId": "m1"})),
         ("m2", track("u2", "m2")),
@@ -293,8 +293,8 @@ async fn a_429_waits_as_long_as_it_asks_and_is_tried_again() {
     assert!(times[1].duration_since(times[0]).as_secs_f64() >= 1.0, "{times:?}");
 }
 
-/// How long the program waits after the first attempt at a message, by its own records, with a Loops that
-/// asks it to wait for so long; in seconds. Without being asked it is at most 0.2.
+/// The time in seconds that the program waits after the first attempt, by its own records, if Loops asks it to wait for
+/// `retry_after`. Without that, it waits at most 0.2 seconds.
 async fn waited(status: u16, retry_after: &str, longest: &str) -> f64 {
     let reply = Reply::status(status).with_header("retry-after", retry_after);
     let settings = [("SEGMENT_LOOPS__DELIVERY__RETRY_MAX_MS", longest)];
@@ -316,7 +316,7 @@ fn date_in(seconds: i64) -> String {
 
 #[tokio::test]
 async fn a_wait_that_loops_asks_for_in_seconds_or_by_date_is_kept() {
-    // The program starts for a second or two before it sends anything.
+    // The program may take a second or two to start.
     let date = date_in(8);
     let waits = tokio::join!(
         waited(429, "2", "60000"),
@@ -330,7 +330,7 @@ async fn a_wait_that_loops_asks_for_in_seconds_or_by_date_is_kept() {
 
 #[tokio::test]
 async fn a_wait_that_makes_no_sense_is_as_good_as_none() {
-    // The longest wait is a minute, so that one which was asked for would be kept.
+    // The longest wait is a minute, so that a valid request to wait would be followed.
     let past = date_in(-3_600);
     let waits = tokio::join!(
         waited(503, "-5", "60000"),
@@ -351,7 +351,7 @@ async fn an_absurd_wait_is_no_longer_than_the_longest_between_two_attempts() {
     for retry_after in ["99999999".to_owned(), date_in(99_999_999)] {
         waited(503, &retry_after, "300").await;
     }
-    // A 429 holds everything back, ten minutes at most; the message says when it is tried again.
+    // A 429 pauses all requests for ten minutes at most. The message shows the time of its next attempt.
     let reply = Reply::status(429).with_header("retry-after", "99999999");
     let loops = ScriptedLoops::start(after_first(reply)).await;
     let service = Setup::with_loops(&loops.base_url).start();
@@ -399,7 +399,7 @@ async fn any_other_4xx_fails_with_the_words_of_loops() {
 
 #[tokio::test]
 async fn a_4xx_that_is_not_in_the_words_of_loops_is_a_refusal_only_if_the_key_is_right() {
-    // A page is final only if other requests succeed in the meantime: a proxy may temporarily not reach Loops.
+    // A page is final only if other requests succeed in the meantime, because a proxy may temporarily not reach Loops.
     let mut loops = ScriptedLoops::start(|seen| match &seen.body["userId"] {
         user if user == "u1" => Reply::Status(413, Vec::new(), "<html>".to_owned()),
         _ => Reply::ok(),
@@ -427,7 +427,7 @@ async fn a_4xx_that_is_not_in_the_words_of_loops_is_a_refusal_only_if_the_key_is
     let (message, seen) = outcome(identify("u1", "m1"), page, &[]).await;
     assert_eq!((&message["state"], seen.len()), (&json!("delivered"), 2));
 
-    // A web app that shows its page at every path, and takes no forms.
+    // A web app that serves its page at every path, and accepts no forms.
     for status in [405, 400] {
         let loops = ScriptedLoops::start(move |seen| {
             let status = if seen.path == "/api-key" { 200 } else { status };
@@ -531,7 +531,7 @@ async fn a_key_that_is_refused_later_pauses_and_the_refused_request_goes_out_aga
 
 #[tokio::test]
 async fn a_key_that_is_refused_once_so_and_once_so_costs_nothing_once_it_is_mended() {
-    // The key is refused, taken by the check, refused for the delivery again and by the check, and mended.
+    // The key is refused, then accepted by the check, refused by both a delivery and the check, and finally accepted.
     let (mut checks, mut deliveries) = (0, 0);
     let script = move |seen: &Seen| {
         let (count, statuses) = match seen.path == "/api-key" {
@@ -559,12 +559,12 @@ async fn a_key_that_is_refused_once_so_and_once_so_costs_nothing_once_it_is_mend
 
 #[tokio::test]
 async fn a_request_that_alone_is_refused_as_if_the_key_were_wrong_fails_at_last() {
-    // As a firewall before Loops that does not like what is in it.
+    // Like a firewall in front of Loops that refuses a request for its contents.
     let script = |seen: &Seen| Reply::status(if seen.note() == "odd" { 403 } else { 200 });
     let loops = ScriptedLoops::start(script).await;
     let service = Setup::with_loops(&loops.base_url).start();
     service.accept("/v1/track", track("odd", "odd")).await;
-    // While nothing else was taken since, it may be the key.
+    // Until another request is accepted, the key may be wrong.
     let tries = |found: &Value| {
         found["deliveries"][0]["request"]["attempts"].as_array().map_or(0, Vec::len)
     };
@@ -605,13 +605,13 @@ async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
     assert!(detail.contains("the last answer was 500"), "{detail}");
     assert!(attempts(&message).len() >= 2, "{message}");
     assert!(loops.notes(attempts(&message).len()).await.iter().all(|note| note == "m1"));
-    // What waited behind it goes on.
+    // The message behind it is delivered.
     assert_eq!(loops.next().await.note(), "m2");
 }
 
 #[tokio::test]
 async fn what_is_too_old_when_its_turn_comes_is_not_sent() {
-    // The key is taken by the check at the start, and refused from then on.
+    // The key is accepted by the check at the start, and refused after that.
     let mut checks = 0;
     let script = move |seen: &Seen| {
         checks += u32::from(seen.path == "/api-key");
@@ -627,7 +627,7 @@ async fn what_is_too_old_when_its_turn_comes_is_not_sent() {
         .start();
     service.accept("/v1/track", track("u1", "m1")).await;
     service.message("m1", is_tried).await;
-    // As if an hour had passed until the key was mended.
+    // Simulates that the key was corrected an hour later.
     service.alter("UPDATE requests SET expires_at = 1").await;
     service.accept("/v1/track", track("u2", "m2")).await;
     loops.rest();
@@ -652,7 +652,7 @@ async fn an_event_that_loops_would_not_know_again_is_not_repeated() {
     service.message("upsert", is_tried).await;
     loops.rest();
     loops.now(|_| Reply::ok());
-    // As if the program had been off for longer than Loops keeps keys.
+    // Simulates that the program was stopped for longer than Loops keeps keys.
     let past =
         "UPDATE requests SET first_attempt_at = first_attempt_at - 90000000, next_attempt_at = 1";
     service.alter(past).await;
@@ -660,7 +660,7 @@ async fn an_event_that_loops_would_not_know_again_is_not_repeated() {
     let message = service.message("event", |found| found["state"] == "failed").await;
     assert_eq!(message["deliveries"][0]["reason"], "expired");
     assert_eq!(attempts(&message).len(), 1);
-    // Repeating an upsert changes nothing, so it has another try.
+    // An upsert can be repeated without harm, so it is tried again.
     service.message("upsert", |found| found["state"] == "delivered").await;
     assert_eq!(loops.rest().iter().map(Seen::note).collect::<Vec<_>>(), ["upsert"]);
 }

@@ -1,4 +1,4 @@
-//! Paths as senders and proxies write them, and what a page is told about where to send.
+//! Paths as senders and proxies write them, and the API host that a page is given.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ async fn a_batch_is_taken_at_the_root_of_the_api_and_from_beacons() {
         let answer = post(path, &batch(id)).await;
         assert_eq!((answer.status, &answer.body), (200, &json!({"success": true})), "{path}");
     }
-    // A beacon cannot have headers of its own: the key stands in the query.
+    // A beacon cannot have custom headers, so the key is in the query.
     let bare = json!({"batch": [identify("u1", "m4")]}).to_string();
     let path = format!("/beacon/v1/batch?writeKey={WRITE_KEY}");
     let beacon = service.request(Method::POST, &path).header("content-type", "text/plain");
@@ -62,7 +62,7 @@ async fn a_batch_is_taken_at_the_root_of_the_api_and_from_beacons() {
     {
         assert_eq!(post(path, &bare).await.status, 401, "{path}");
     }
-    // Elsewhere a key in the query does not count: queries end up in the logs of proxies.
+    // Elsewhere, a key in the query is not accepted, because proxies log queries.
     let path = format!("/v1/batch?writeKey={WRITE_KEY}");
     assert_eq!(post(&path, &bare).await.status, 401);
 }
@@ -92,7 +92,7 @@ async fn a_page_may_read_every_answer_of_the_tracking_api() {
     let allowed = ("access-control-allow-headers", "authorization,x-own");
     let methods = ("access-control-allow-methods", "GET,POST");
     let age = ("access-control-max-age", "7200");
-    /// Method, headers of the request, and all headers of the answer that are about CORS.
+    /// Method, headers of the request, and all CORS headers of the response.
     type Case<'a> = (Method, &'a [(&'a str, &'a str)], &'a [(&'a str, &'a str)]);
     let cases: [Case<'_>; 5] = [
         (Method::POST, &[page], &[origin, credentials, exposed]),
@@ -154,7 +154,7 @@ async fn a_page_behind_a_proxy_is_told_the_address_that_it_can_reach() {
     let plain = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
     let own = plain.base_url.trim_start_matches("http://");
     assert_eq!(told(&plain, &[]).await, format!("http://{own}/v1"));
-    // Anybody can write these headers.
+    // Anyone can send these headers.
     assert_eq!(told(&plain, &forwarded[1..]).await, format!("http://{own}/v1"));
     assert_eq!(
         told(&plain, &[("forwarded", "host=evil.example")]).await,

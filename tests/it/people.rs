@@ -1,4 +1,5 @@
-//! Why did Ada not get the mail? Found by any of her ids, on a page and by the API, without her address in any of them.
+//! A person's messages and the reason why an email was not sent. The person is found by any id, on a page and by the
+//! API, and no page shows the address.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use crate::support::{
     ADMIN_TOKEN, EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, Service, identify, track,
 };
 
-/// What the API knows of a person.
+/// Asks the API for a person.
 async fn ask(service: &Service, whom: Value) -> Value {
     let request = service.request(Method::POST, "/api/people").bearer_auth(ADMIN_TOKEN);
     let answer = Service::answer(request.body(whom.to_string())).await;
@@ -17,7 +18,7 @@ async fn ask(service: &Service, whom: Value) -> Value {
     answer.body
 }
 
-/// The number of a message, which is the store's own affair.
+/// The store's number for a message.
 async fn number(service: &Service, id: &str) -> Value {
     service.message(id, |message| !message.is_null()).await["seq"].clone()
 }
@@ -50,7 +51,7 @@ async fn a_person_is_found_by_any_id_with_all_messages_of_all_ids() {
             .iter()
             .map(|message| message["messageId"].as_str().unwrap())
             .collect();
-        // The track has no address, and is found by the id that the identify has besides.
+        // The track has no address, and is found by the user id of the identify.
         assert_eq!(ids, ["tested", "about-ada"], "{whom}");
         assert_eq!(found["verdict"]["kind"], "never_heard", "{found}");
         assert_eq!(found["verdict"]["seq"], tested);
@@ -58,7 +59,7 @@ async fn a_person_is_found_by_any_id_with_all_messages_of_all_ids() {
     }
     let admin = Visitor::with(&service, ADMIN_TOKEN).await;
     let led = admin.post("/console/search", &[("q", &address)], &[]).await;
-    // Digests, which contain nothing of what was searched for.
+    // The path contains digests, and nothing of the searched text.
     let digests = led.location().strip_prefix("/console/people/").unwrap();
     assert!(digests.chars().all(|c| c.is_ascii_hexdigit() || c == '-'), "{digests}");
     let page = admin.get(led.location()).await;
@@ -118,16 +119,16 @@ async fn the_verdict_says_where_a_message_is() {
         let page = admin.search(whom).await;
         assert!(page.text.contains(words), "no {words}: {}", page.text);
     }
-    // Last, since it holds back all others.
+    // This case comes last, because it holds back all others.
     service.accept("/v1/track", event("fay", "Key")).await;
-    // What a process reports of itself is up to five seconds old.
+    // The reports of a process are up to five seconds old.
     let waits = |message: &Value| message["verdict"]["kind"] == "waits_for_key";
     let held = service.message("fay-1", waits).await;
     assert_eq!(
         held["verdict"]["sentence"],
         "“Key” waits: Loops refuses the API key of the destination default."
     );
-    // So does one that was never tried.
+    // A message that was never tried waits for the key as well.
     service.accept("/v1/track", event("gus", "Other")).await;
     service.message("gus-1", waits).await;
 }
@@ -173,7 +174,7 @@ async fn what_loops_reported_of_a_mail_is_in_the_verdict_and_on_the_timeline() {
         ("loop.email.sent", "mail_sent", "a mail of the workflow “Welcome” was sent at"),
         ("email.hardBounced", "bounced", "a mail of the workflow “Welcome” bounced at"),
     ] {
-        // Loops' times are whole seconds.
+        // Loops reports times in whole seconds.
         let mut reported = event(name, "ada");
         reported["eventTime"] = json!(received_at.as_second());
         assert_eq!(tell(&service, name, &reported).await.status, 200);
@@ -181,7 +182,7 @@ async fn what_loops_reported_of_a_mail_is_in_the_verdict_and_on_the_timeline() {
         assert_eq!(found["verdict"]["kind"], kind, "{found}");
         let sentence = found["verdict"]["sentence"].as_str().unwrap();
         assert!(sentence.contains(words), "{sentence}");
-        // The track has no address: what was reported is found by the user id.
+        // The track has no address, so the report is found by the user id.
         let message = service.message("tested", |message| !message.is_null()).await;
         assert_eq!(message["verdict"]["kind"], kind, "{message}");
         assert_eq!(message["feedback"][0]["event"], name);
@@ -193,7 +194,7 @@ async fn what_loops_reported_of_a_mail_is_in_the_verdict_and_on_the_timeline() {
         }
         assert!(!page.text.contains(EMAIL_DOMAIN));
     }
-    // In the order in which it must have happened.
+    // Events with the same time are shown in their logical order.
     let page = admin.search("ada").await;
     let place = |words: &str| page.text.find(words).unwrap();
     assert!(place("The mailbox refused the mail") < place("Loops sent a mail"));
@@ -238,7 +239,7 @@ async fn contents_are_masked_until_an_admin_asks() {
     let query = format!("?message={sign_up}");
     let editor = masked.text.split('"').find(|part| part.ends_with(&query)).unwrap();
     assert_eq!(admin.get(editor).await.status, 200, "{editor}");
-    // Each subscription, and why it did not take the message.
+    // The page shows for each subscription why it did not match.
     let unmatched = admin.get(&page).await;
     assert!(unmatched.text.contains("Not taken: type is"), "{}", unmatched.text);
     assert!(!viewer.get(&message).await.text.contains("Show contents"));
@@ -262,7 +263,7 @@ async fn contents_are_masked_until_an_admin_asks() {
     }
     assert_eq!(viewer.get(&format!("{person}/erase")).await.status, 403);
     assert_eq!(viewer.get("/console/erasures").await.status, 403);
-    // What an admin looked at is on record, and what a viewer tried is not.
+    // The audit log records what an admin looked at, but not what a viewer tried.
     let audit = service.admin("/api/audit").await.body;
     let entries = audit["entries"].as_array().unwrap_or_else(|| panic!("{audit}"));
     let looked: Vec<&Value> =
@@ -331,14 +332,14 @@ async fn loops_is_asked_when_a_person_wants_it() {
     assert!(answer.text.contains("Loops answered with the status 500"), "{}", answer.text);
 }
 
-/// Whether the contents of a message can still be seen.
+/// Whether the page of a message still shows its contents.
 async fn has_contents(admin: &Visitor<'_>, number: &Value) -> bool {
     let page = admin.get(&format!("/console/messages/{number}")).await;
     assert_eq!(page.status, 200, "{}", page.text);
     !page.text.contains("Its contents are gone")
 }
 
-/// Waits until the contents of a message are erased, which happens some time after Loops has taken the deletion.
+/// Waits until the contents of a message are erased, which happens some time after Loops has accepted the deletion.
 async fn erased(admin: &Visitor<'_>, number: &Value) {
     let is_gone = async {
         while has_contents(admin, number).await {
@@ -388,7 +389,7 @@ async fn a_person_is_erased_after_a_confirmation() {
         deleted,
         [format!(r#"{{"email":"ada@{EMAIL_DOMAIN}"}}"#), r#"{"userId":"ada"}"#.to_owned()]
     );
-    // Her messages keep no contents, and Bob's stay.
+    // The contents of Ada's messages are erased, and those of Bob's are not.
     let (ada, bob) = (number(&service, "about-ada").await, number(&service, "about-bob").await);
     erased(&admin, &ada).await;
     assert!(has_contents(&admin, &bob).await);
@@ -401,14 +402,14 @@ async fn a_person_is_erased_after_a_confirmation() {
     for words in ["Receipt of an erasure", "Not covered", "&#34;signature&#34;"] {
         assert!(receipt.text.contains(words), "no {words}: {}", receipt.text);
     }
-    // Her id alone may be part of a digest in hexadecimal.
+    // The id `ada` without quotes may be part of a hexadecimal digest.
     assert!(!receipt.text.contains(EMAIL_DOMAIN) && !receipt.text.contains("&#34;ada&#34;"));
     assert_eq!(admin.get("/console/erasures/none").await.status, 404);
     let audit = service.admin("/api/audit").await.body.to_string();
     assert!(audit.contains(r#""action":"erase""#) && !audit.contains(EMAIL_DOMAIN), "{audit}");
 }
 
-/// The ids of a person and their digests, once an admin has asked for them.
+/// Asks for the ids of a person as an admin, and returns them with their digests.
 async fn ids(admin: &Visitor<'_>, person: &str) -> Vec<(String, String)> {
     let page = admin.post(person, &[("wish", "ids")], &[]).await;
     let rows = page.text.split("data-label=\"Id\"><code>").skip(1);
@@ -445,7 +446,7 @@ async fn only_the_chosen_ids_are_erased_of_people_who_share_an_address() {
     };
     let erase = format!("{}/erase", led.location());
     let confirm = admin.get(&erase).await;
-    // What was asked for is chosen, and which of the users is meant is left to a person.
+    // The searched id is selected. Which of the users is meant is left to the admin.
     for (id, digest) in &ids {
         let choice = confirm
             .text
@@ -522,13 +523,13 @@ async fn the_messages_of_others_who_share_a_device_stay_apart() {
     send(None, "before").await;
     send(Some("ada"), "ada-1").await;
     send(Some("bob"), "bob-1").await;
-    // What was sent before the login is hers as well as his.
+    // A message before the login belongs to both people.
     assert_eq!(of_ada().await, (vec!["ada-1".to_owned(), "before".to_owned()], true));
     assert_eq!(
         ask(&service, json!({"anonymousId": "device"})).await["messages"].as_array().unwrap().len(),
         3
     );
-    // However many there are: those that are not looked at are not taken for hers.
+    // Even if not all of Bob's messages are read, none is taken for Ada's.
     for number in 2..30 {
         send(Some("bob"), &format!("bob-{number}")).await;
     }

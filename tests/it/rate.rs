@@ -1,4 +1,4 @@
-//! Loops' rate is never passed, in any second, and a 429 is not a loss.
+//! The rate limit of Loops is not exceeded in any second, and a 429 loses no message.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,9 +14,9 @@ use crate::support::{
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The most of these moments within any one second.
+/// The largest number of these moments within one second.
 fn most_in_a_second(moments: &[Timestamp]) -> usize {
-    // Moments are told in whole milliseconds.
+    // Moments are recorded in whole milliseconds.
     let length = SECOND - Duration::from_millis(1);
     let is_within = |first: &Timestamp, at: &Timestamp| {
         Duration::try_from(at.duration_since(*first)).is_ok_and(|apart| apart < length)
@@ -25,17 +25,17 @@ fn most_in_a_second(moments: &[Timestamp]) -> usize {
     moments.iter().map(count).max().unwrap_or(0)
 }
 
-/// Sends `count` messages of as many people; gives the moments at which all attempts at them began.
+/// Sends `count` messages of as many people, and returns the moments at which all their attempts began.
 ///
-/// They are what the program recorded, not when a scripted Loops saw them: between the two lies a
-/// machine that runs all tests at once and may hold a request up for as long as it likes.
+/// The moments are those that the program recorded, not the times of arrival at the scripted Loops: a machine that runs
+/// all tests at once may delay a request for any time.
 async fn moments(service: &Service, count: usize) -> Vec<Timestamp> {
     let batch: Vec<_> = (0..count).map(|n| track(&format!("u{n}"), &format!("m{n}"))).collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
     attempts_at(service, "m", count).await
 }
 
-/// The moments at which the attempts at delivered messages began.
+/// The moments at which the attempts of delivered messages began.
 async fn attempts_at(service: &Service, prefix: &str, count: usize) -> Vec<Timestamp> {
     let mut moments = Vec::new();
     for n in 0..count {
@@ -76,7 +76,7 @@ async fn the_sandbox_sees_the_rate_kept() {
     let address = serve_on_loopback(sandbox.router()).await;
     let base_url = format!("http://{address}/api/v1");
     let service = Setup::with_loops(&base_url).without_rate().start();
-    // With an address: Loops knows nobody by a user id yet.
+    // The messages have an address, because Loops does not know the user ids yet.
     let person = |n: usize| {
         let mut message = track(&format!("u{n}"), &format!("m{n}"));
         message["properties"]["email"] = json!(format!("u{n}@{EMAIL_DOMAIN}"));
@@ -87,8 +87,8 @@ async fn the_sandbox_sees_the_rate_kept() {
     let mut arrivals: Vec<u64> = sandbox.requests().iter().map(|one| one.at_ms).collect();
     arrivals.sort_unstable();
     assert_eq!(sandbox.counts().events, 30);
-    // The check of the key counts as well. A tenth of the second is left to a machine that holds
-    // single requests up.
+    // The check of the key counts as well. A tenth of the second is tolerance for a machine that delays single
+    // requests.
     let within =
         |first: &u64| arrivals.iter().filter(|at| (*first..first + 900).contains(at)).count();
     let most = arrivals.iter().map(within).max();
@@ -97,14 +97,14 @@ async fn the_sandbox_sees_the_rate_kept() {
 
 #[tokio::test]
 async fn a_lower_limit_that_loops_tells_is_obeyed() {
-    // The check of the key at the start tells the limit before anything is delivered.
+    // The response to the check of the key at the start contains the limit before anything is delivered.
     let loops = ScriptedLoops::start(|_| Reply::ok().with_header("x-ratelimit-limit", "4")).await;
     let service = Setup::with_loops(&loops.base_url).start();
     let moments = moments(&service, 14).await;
     assert!(most_in_a_second(&moments) <= 4, "{moments:?}");
 }
 
-/// The most attempts in a second with a Loops that tells this limit; with or without a configured rate.
+/// The largest number of attempts in a second if Loops reports this limit, with or without a configured rate.
 async fn most_with_limit(limit: &'static str, rate: Option<&str>, count: usize) -> usize {
     let told = move |_: &Seen| Reply::ok().with_header("x-ratelimit-limit", limit);
     let loops = ScriptedLoops::start(told).await;
@@ -124,7 +124,7 @@ async fn a_limit_that_makes_no_sense_changes_nothing() {
         let (a, b, c, d) =
             tokio::join!(most(&limits[0]), most(&limits[1]), most(&limits[2]), most(&limits[3]));
         for (limit, most) in limits.iter().zip([a, b, c, d]) {
-            // Ten a second, where the machine keeps up.
+            // Ten a second, if the machine keeps up.
             assert!((4..=10).contains(&most), "{limit:?}: {most}");
         }
     }
@@ -152,19 +152,19 @@ async fn nothing_is_sent_for_a_second_after_loops_says_that_nothing_remains() {
     })
     .await;
     let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "50").start();
-    // The second one is accepted after the answer to the first one is known.
+    // The second message is accepted after the response to the first.
     let first = moments(&service, 1).await;
     service.accept("/v1/track", track("u9", "later")).await;
     let later = service.message("later", |found| found["state"] == "delivered").await;
     let attempt = &later["deliveries"][0]["request"]["attempts"][0];
     let at: Timestamp = attempt["startedAt"].as_str().unwrap().parse().unwrap();
-    // A clock on the wall may be set a little meanwhile.
+    // The system clock may be adjusted a little in the meantime.
     assert!(at.duration_since(first[0]).as_secs_f64() >= 0.9, "{at} {first:?}");
 }
 
 #[tokio::test]
 async fn after_429s_the_rate_falls_at_once_and_comes_back_to_the_whole() {
-    // One answer of 429 among the first ones; then Loops takes everything.
+    // Loops responds 429 once at the beginning, and accepts everything after that.
     let mut seen = 0;
     let loops = ScriptedLoops::start(move |request| {
         seen += usize::from(request.path != "/api-key");
@@ -174,12 +174,12 @@ async fn after_429s_the_rate_falls_at_once_and_comes_back_to_the_whole() {
     let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "40").start();
     let slow = moments(&service, 120).await;
     assert_eq!(slow.len(), 121);
-    // Whatever was under way when the 429 came went out before the pause that follows from it.
+    // Requests that were under way at the 429 were sent before the pause.
     let paused = slow
         .windows(2)
         .position(|pair| pair[1].duration_since(pair[0]).as_secs_f64() > 0.8)
         .expect("a pause");
-    // It grows in steps of a tenth each two seconds.
+    // The rate grows by a tenth every two seconds.
     let most = most_in_a_second(&slow[paused + 1..]);
     assert!(most <= 20 + 3 * 4, "{most}");
     let began = Instant::now();
@@ -196,7 +196,7 @@ async fn after_429s_the_rate_falls_at_once_and_comes_back_to_the_whole() {
 
 #[tokio::test]
 async fn everything_arrives_in_order_when_loops_is_stricter_than_it_says() {
-    // It allows four a second without telling, and refuses what is more.
+    // Loops allows four requests a second without reporting that, and refuses any beyond.
     let mut accepted: Vec<Instant> = Vec::new();
     let mut loops = ScriptedLoops::start(move |_| {
         accepted.retain(|at| at.elapsed() < SECOND);

@@ -1,5 +1,4 @@
-//! Nothing is rejected in silence: whatever is turned away at the door has one log line, and is counted
-//! by source, endpoint and code.
+//! Nothing is rejected silently: each rejected request has one log line, and is counted by source, endpoint and code.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +15,7 @@ fn service() -> Service {
         .start()
 }
 
-/// The counter, by its labels `source|endpoint|code`.
+/// The values of the counter, by the labels `source|endpoint|code`.
 async fn counted(service: &Service) -> BTreeMap<String, u64> {
     let text =
         reqwest::get(format!("{}/metrics", service.base_url)).await.unwrap().text().await.unwrap();
@@ -133,7 +132,7 @@ async fn an_unknown_path_is_answered_with_a_hint_and_logged_without_what_may_be_
         answer.body["message"].as_str().unwrap().contains("must begin with /v1/"),
         "{answer:?}"
     );
-    // Many of them are counted, and few have lines.
+    // All such requests are counted, and few are logged.
     for _ in 0..40 {
         service.post("/wp-login.php", "").await;
     }

@@ -1,4 +1,4 @@
-//! What ended can be put back to work: mapped anew, with a new key, in order, and on the record.
+//! Messages that have ended can be replayed: mapped again, with a new key, in order, and on record.
 
 use serde_json::{Value, json};
 
@@ -25,12 +25,12 @@ fn is_delivered(found: &Value) -> bool {
     found["state"] == "delivered"
 }
 
-/// A script that refuses all.
+/// A script that refuses everything.
 fn refuse(seen: &Seen) -> Reply {
     if seen.path == "/api-key" { Reply::ok() } else { Reply::status(400) }
 }
 
-/// A service in which messages of these ids have failed, and a Loops that takes everything now.
+/// A service in which messages with these ids have failed, and a Loops that now accepts everything.
 async fn failed(ids: &[&str]) -> (ScriptedLoops, Setup, Service, Vec<Seen>) {
     let mut loops = ScriptedLoops::start(refuse).await;
     let setup = Setup::with_loops(&loops.base_url);
@@ -77,10 +77,10 @@ async fn a_failed_event_is_sent_again_with_a_new_key_and_both_stay_on_the_record
     let metrics = service.admin("/metrics").await.body;
     let counted = "segment_loops_replayed_messages_total{destination=\"default\"} 1\n";
     assert!(metrics.as_str().unwrap().contains(counted), "{metrics}");
-    // Once delivered it is not among the failed any more.
+    // Once delivered, the message is not among the failed any more.
     let answer = ask(&service, json!({"allFailed": true})).await;
     assert_eq!(answer.body["replayed"], 0);
-    // A replay of what was delivered has yet another key.
+    // A replay of the delivered message has yet another key.
     let answer = ask(&service, json!({"state": "delivered", "userId": "u1"})).await;
     assert_eq!(answer.body["replayed"], 1);
     let third = loops.next().await;
@@ -90,7 +90,7 @@ async fn a_failed_event_is_sent_again_with_a_new_key_and_both_stay_on_the_record
 #[tokio::test]
 async fn replayed_messages_of_a_person_go_in_the_order_of_acceptance_behind_what_waits() {
     let (mut loops, setup, service, _) = failed(&["m1", "m2", "m3"]).await;
-    // One waits for its retry, and all that comes after it in its lane.
+    // A message waits for its retry, and all later messages of its lane wait behind it.
     loops.now(|seen| match seen.note().as_str() {
         "waits" => Reply::status(503),
         _ => Reply::ok(),
@@ -114,12 +114,12 @@ async fn replayed_messages_of_a_person_go_in_the_order_of_acceptance_behind_what
             notes.push(note);
         }
     }
-    // One by one they came in this order; each stands behind what was there.
+    // They were replayed one by one in this order, and each was put behind the waiting messages.
     assert_eq!(notes, ["m3", "m1", "m2", "after"]);
     for id in ["m1", "m2", "m3"] {
         service.message(id, is_delivered).await;
     }
-    // Together they go in the order of acceptance, though they were replayed in another.
+    // Replayed together, they are sent in the order of acceptance.
     let ran = replay(&setup, &service, &["--state", "delivered", "--to", "2100-01-01"]).await;
     assert_eq!(ran.stdout.lines().next(), Some("replayed: 5"), "{ran:?}");
     assert_eq!(loops.notes(5).await, ["m1", "m2", "m3", "waits", "after"]);
@@ -199,7 +199,7 @@ async fn what_was_delivered_under_one_subscription_is_not_sent_again_when_anothe
     service.message("m1", is_delivered).await;
     let paths: Vec<String> = loops.rest().into_iter().map(|seen| seen.path).collect();
     assert_eq!(paths, ["/contacts/update"]);
-    // Asked for by its name, a subscription is replayed alone, whatever became of it.
+    // A subscription that is named is replayed alone, whatever its outcome was.
     let ran = replay(&setup, &service, &["--state", "delivered", "--subscription", "Event"]).await;
     assert_eq!(ran.stdout.lines().next(), Some("replayed: 1"), "{ran:?}");
     assert_eq!(loops.next().await.path, "/events/send");
@@ -240,7 +240,7 @@ async fn a_message_that_no_subscription_takes_any_more_stays_delivered_if_a_deli
     assert_eq!(answer.body["replayed"], 1, "{answer:?}");
     let found = service.message("m1", is_delivered).await;
     assert_eq!((&found["reason"], &found["detail"]), (&Value::Null, &Value::Null), "{found}");
-    // What goes out behind it shows that it is logged and counted by now.
+    // Once the message behind it is sent, the outcome has been logged and counted.
     service.accept("/v1/track", track("u1", "last")).await;
     assert_eq!(loops.notes(1).await, ["last"]);
     assert!(!service.log().iter().any(|line| line["message"] == "unmatched"));
@@ -251,7 +251,7 @@ async fn a_message_that_no_subscription_takes_any_more_stays_delivered_if_a_deli
     assert!(unmatched.all(|line| line.ends_with(" 0")), "{text}");
 }
 
-/// Subscriptions that delete a contact on an event, and send that event too.
+/// Subscriptions that delete a contact on an event, and also send that event.
 const DELETES_ON_AN_EVENT: &str = r#"
 [[subscriptions]]
 name = "Contact"

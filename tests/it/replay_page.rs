@@ -1,11 +1,11 @@
-//! Replaying in the console: seen before it is done, confirmed where it is dangerous, and on record.
+//! Replaying in the console: it is shown before it is done, confirmed if it is dangerous, and recorded.
 
 use serde_json::{Value, json};
 
 use crate::console::{Shown, VIEWER_TOKEN, Visitor, set_up};
 use crate::support::{ADMIN_TOKEN, Reply, ScriptedLoops, Service, identify, track};
 
-/// The fields that a form on a page sends by itself.
+/// The hidden fields of the form on a page.
 fn fields(page: &Shown) -> Vec<(String, String)> {
     let form = page.text.split("<form class=\"confirm\"").nth(1).unwrap_or_default();
     let form = form.split("</form>").next().unwrap();
@@ -26,7 +26,7 @@ async fn confirm(visitor: &Visitor<'_>, fields: &[(String, String)], number: &st
     visitor.post("/console/replay", &form, &[]).await
 }
 
-/// Messages that Loops has refused, and one that it took.
+/// Sends messages that Loops refuses, and one that it accepts.
 async fn refused(loops: &ScriptedLoops, service: &Service) {
     loops.now(|seen| match seen.path.as_str() {
         "/events/send" => Reply::status(400).with_body(r#"{"message":"no such event"}"#),
@@ -55,7 +55,7 @@ async fn what_failed_is_counted_shown_and_sent_again() {
     assert!(page.text.contains("2 messages would be sent again"), "{}", page.text);
     assert!(page.text.contains("e1") && page.text.contains("e2"), "{}", page.text);
     assert!(page.text.contains("None is on record"), "{}", page.text);
-    // A message that fails after the count is not taken.
+    // A message that fails after the count is not replayed.
     loops.now(|seen| match seen.note().as_str() {
         "late" => Reply::status(400),
         _ => Reply::ok(),
@@ -206,7 +206,8 @@ async fn a_choice_that_makes_no_sense_is_explained() {
     assert_eq!(visitor.post("/console/replay", &forged, &[]).await.status, 400);
 }
 
-/// Subscriptions for three events: one of them has another name with each version, one is taken from version 2 on alone.
+/// Subscriptions for three events. One event is sent under another name in each version, and another is only sent from
+/// version 2 on.
 fn version(version: u32) -> String {
     let subscription = |name: &str, event: &str, sent: &str| {
         format!(
@@ -270,7 +271,7 @@ async fn only_what_the_new_mapping_changes_is_sent_again() {
         (&counted["replayed"], &counted["unchanged"], &counted["bySubscription"]),
         (&json!(2), &json!(1), &changes)
     );
-    // What failed would be sent as it was.
+    // The failed message would be sent unchanged.
     assert_eq!((&count("failed").await["replayed"], 0), (&json!(0), 0));
     let command =
         ["replay", "--state", "all", "--destination", "default", "--only-changed", "--dry-run"];
@@ -302,7 +303,7 @@ async fn only_what_the_new_mapping_changes_is_sent_again() {
         let again = |message: &Value| message["replay"] == 1 && message["state"] == "delivered";
         service.message(id, again).await;
     }
-    // Under the subscription that is as ever, nothing is sent again.
+    // Nothing is sent again under the unchanged subscription.
     assert_eq!(sent(&mut loops), ["left", "tested2"]);
     let counted = count("all").await;
     assert_eq!((&counted["replayed"], &counted["unchanged"], &counted["bySubscription"]), nothing);

@@ -1,4 +1,4 @@
-//! Secrets are read alike wherever they are written, and old and new ones count side by side.
+//! Secrets are read the same way wherever they are written, and old and new ones are accepted side by side.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::support::{ADMIN_TOKEN, ScriptedLoops, Service, Setup, WRITE_KEY, trac
 
 const NOWHERE: &str = "http://127.0.0.1:9/api/v1";
 
-/// A secret: its variable, its table and its key.
+/// The secrets, each with its variable, table and key.
 const SECRETS: [(&str, &str, &str); 5] = [
     ("LOOPS_API_KEY", "destinations.default", "api_key"),
     ("SEGMENT_WRITE_KEY", "sources.default", "write_keys"),
@@ -18,10 +18,10 @@ const SECRETS: [(&str, &str, &str); 5] = [
     ("ADMIN_TOKEN", "server", "admin_token"),
 ];
 
-/// How a secret is written, from its plain value.
+/// Returns the written form of a secret for its plain value.
 type Written = fn(&str) -> String;
 
-/// Where a secret is written.
+/// The place where a secret is written.
 #[derive(Debug, Clone, Copy)]
 enum Place {
     Environment,
@@ -31,7 +31,7 @@ enum Place {
 
 const PLACES: [Place; 3] = [Place::Environment, Place::Configuration, Place::File];
 
-/// The program with each secret as `written` makes it of its plain value.
+/// A setup with each secret at `place`, in the form that `written` returns.
 fn setup(base_url: &str, place: Place, folder: &Path, written: impl Fn(&str) -> String) -> Setup {
     let mut setup = Setup::with_loops(base_url).without_env();
     let mut config = format!("[destinations.default]\nbase_url = '{base_url}'\n");
@@ -45,7 +45,7 @@ fn setup(base_url: &str, place: Place, folder: &Path, written: impl Fn(&str) -> 
                 setup = setup.env(&format!("{variable}_FILE"), file.to_str().unwrap());
             }
             Place::Configuration => {
-                // JSON's escapes are TOML's.
+                // JSON's escapes are valid in TOML.
                 let value = serde_json::to_string(&value).unwrap();
                 config = match config.find(&format!("[{table}]\n")) {
                     Some(at) => {
@@ -136,7 +136,7 @@ fn what_cannot_be_meant_is_refused_with_its_reason() {
             }
         }
     }
-    // An API key is one: a second line is no second key.
+    // There is only one API key: a second line is not a second key.
     let file = folder.path().join("keys");
     std::fs::write(&file, "one\ntwo\n").unwrap();
     let setup = Setup::with_loops(NOWHERE).without_env().env("SEGMENT_WRITE_KEY", "k");
@@ -245,7 +245,7 @@ fn a_list_in_quotes_or_brackets_is_refused_with_the_way_to_separate_its_secrets(
     const SOURCE: &str = "SEGMENT_LOOPS__SOURCES__DEFAULT";
     let by_lines = "separated by line breaks";
     let by_commas = "separated by commas or line breaks";
-    // The variables, the key they set, and how its secrets are separated.
+    // The variables, the key that each sets, and the separator of its secrets.
     let lists = [
         ("SEGMENT_WRITE_KEY".to_owned(), "sources.default.write_keys", by_commas),
         (format!("{SOURCE}__WEBHOOK_SECRETS"), "sources.default.webhook_secrets", by_commas),

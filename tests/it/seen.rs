@@ -1,4 +1,4 @@
-//! What operators and marketers can see.
+//! Health, messages, metrics and logs, as operators and marketers see them.
 
 use std::io::BufRead as _;
 
@@ -88,7 +88,7 @@ async fn metrics_count_what_came_and_what_went() {
         r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/v1/batch",http_response_status_code="200"} 1"#,
         r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/v1/track",http_response_status_code="400"} 1"#,
         r#"http_server_request_duration_seconds_count{http_request_method="GET",http_route="/api/messages/{message_id}",http_response_status_code="200"} "#,
-        // That which asks for the metrics.
+        // The request for the metrics.
         r#"http_server_active_requests{http_request_method="GET"} 1"#,
         r#"http_server_active_requests{http_request_method="POST"} 0"#,
         r#"segment_loops_source_silent_after_seconds{source="default"} 0"#,
@@ -210,7 +210,7 @@ async fn a_source_that_sends_or_is_taken_away_shows_in_its_gauges() {
     let last = value(&seen, r#"segment_loops_last_message_timestamp_seconds{source="shop"}"#);
     let of_default = r#"segment_loops_last_message_timestamp_seconds{source="default"}"#;
     assert_eq!(value(&seen, of_default), None);
-    // The short path counts as the long one.
+    // The short path is counted under the long one.
     let count = r#"http_server_request_duration_seconds_count{http_request_method="POST",http_route="/v1/track",http_response_status_code="200"}"#;
     assert_eq!(value(&seen, count), Some(1.0), "{seen}");
     service.write_config("");
@@ -297,11 +297,11 @@ async fn there_is_a_wide_line_for_each_accepted_request_and_each_attempt() {
 async fn a_log_that_cannot_be_written_stops_nothing() {
     let mut loops = ScriptedLoops::start(after_a_503()).await;
     let folder = tempfile::tempdir().unwrap();
-    // It cannot tell its address, so that it is given one: of those that the system gives to nobody.
+    // The program cannot log its address, so it gets one from outside the range of ephemeral ports.
     let address = std::iter::repeat_with(|| format!("127.0.0.1:{}", fastrand::u16(20_000..30_000)))
         .find(|address| std::net::TcpListener::bind(address).is_ok())
         .unwrap();
-    // A device on which nothing has room, as a disk that is full with the log on it.
+    // A device without space, like a full disk with the log on it.
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let arguments = ["serve", "--listen", &address];
     let mut command =
@@ -338,19 +338,19 @@ async fn a_log_that_nobody_reads_stops_nothing_and_says_what_it_lost() {
     let arguments = ["serve", "--listen", "127.0.0.1:0"];
     let mut command = setup.other_command(folder.path(), folder.path(), &arguments);
     let mut process = command.stderr(stderr).stdout(std::process::Stdio::null()).spawn().unwrap();
-    // Else this process would keep the pipe open.
+    // Otherwise this process would keep the pipe open.
     drop(command);
     let mut log = std::io::BufReader::new(log).lines().map(|line| {
         serde_json::from_str::<serde_json::Value>(&line.unwrap()).expect("whole lines only")
     });
     let address = log.find(|line| line["message"] == "listening").unwrap()["address"].to_string();
     let address = address.trim_matches('"');
-    // From here on nobody reads.
+    // From here on, nothing reads the log.
     log_too_much(address).await;
     let dropped = log.find(|line| line["message"].to_string().contains("log lines were dropped"));
     assert!(dropped.unwrap()["lines"].as_u64().unwrap() > 0);
     signal(process.id(), "TERM");
-    // The last line is there, although the process ended right after it.
+    // The last line was written, although the process ended right after it.
     assert_eq!(log.last().unwrap()["message"], "stopped");
     assert_eq!(process.wait().unwrap().code(), Some(0));
 }
@@ -360,7 +360,7 @@ async fn a_log_that_nobody_reads_does_not_keep_the_process_from_ending() {
     let folder = tempfile::tempdir().unwrap();
     let setup =
         Setup::with_loops("http://127.0.0.1:9/api/v1").env("SEGMENT_LOOPS__LOG__LEVEL", "debug");
-    // As of `segment-loops serve 2>&1 | reader`.
+    // Like `segment-loops serve 2>&1 | reader`.
     let (log, stderr) = std::io::pipe().unwrap();
     let stdout = stderr.try_clone().unwrap();
     let arguments = ["serve", "--listen", "127.0.0.1:0"];
@@ -382,7 +382,8 @@ async fn a_log_that_nobody_reads_does_not_keep_the_process_from_ending() {
     drop(log);
 }
 
-/// Has the process at `address` log more than may wait: at level `debug`, each message has a line with its id.
+/// Makes the process at `address` log more than the buffer holds: at level `debug`, each message has a line with its
+/// id.
 async fn log_too_much(address: &str) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let long = "m".repeat(1_000);
@@ -396,7 +397,7 @@ async fn log_too_much(address: &str) {
     }
 }
 
-/// A Loops that is down for one request, which is worth a line of its own.
+/// A script that fails one request, which has its own log line.
 fn after_a_503() -> impl FnMut(&Seen) -> Reply + Send + 'static {
     let mut statuses = [200, 503].into_iter();
     move |_| Reply::status(statuses.next().unwrap_or(200))

@@ -1,4 +1,5 @@
-//! In shadow mode everything is done but sending: what is shadowed never reaches Loops, unless a replay sends it.
+//! In shadow mode, the program does everything except sending: a shadowed message never reaches Loops, unless a replay
+//! sends it.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -33,7 +34,7 @@ fn is_delivered(found: &Value) -> bool {
     found["state"] == "delivered"
 }
 
-/// Sends a message with an id, and waits for its end.
+/// Sends a message with an id, and waits until it is shadowed.
 async fn shadow(service: &Service, id: &str, mut message: Value) -> Value {
     message["messageId"] = id.into();
     service.accept("/v1/batch", json!({"batch": [message]})).await;
@@ -116,7 +117,7 @@ async fn everything_is_done_but_sending() {
 async fn a_restart_amid_shadows_each_once_and_in_order() {
     let mut loops = ScriptedLoops::willing().await;
     let shadowing = setup(&loops, "shadow");
-    // Frozen and not settled, as an event that is about to be sent would be; then settled, which nobody knows.
+    // The crash happens after the request is frozen, before it is settled, and after it is settled.
     for point in ["freeze.after:1", "settle.before:2", "settle.after:2"] {
         let folder = tempfile::tempdir().unwrap();
         let setup = shadowing.clone().data(folder.path());
@@ -125,7 +126,7 @@ async fn a_restart_amid_shadows_each_once_and_in_order() {
         let batch = [track("u1", "m1"), identify("u1", "m2"), track("u1", "m3")];
         let request = service.request(reqwest::Method::POST, "/v1/batch");
         let request = request.basic_auth(WRITE_KEY, Some(""));
-        // It may be gone before it answers.
+        // The program may crash before it responds.
         let _ = request.json(&json!({"batch": batch})).send().await;
         let began = Instant::now();
         while !service.has_ended() {
@@ -174,7 +175,7 @@ async fn a_replay_sends_what_was_shadowed_in_the_order_of_acceptance() {
 #[tokio::test]
 async fn neighbours_are_merged_as_they_would_be_live() {
     let mut loops = ScriptedLoops::willing().await;
-    // So slow that what arrives together waits for the rate together.
+    // The rate is so low that messages that arrive together wait together.
     let setup = setup(&loops, "shadow").env("LOOPS_RATE_LIMIT", "1");
     let service = setup.start();
     let identify = |n: usize, traits: Value| json!({"type": "identify", "userId": "u1", "messageId": format!("m{n}"), "traits": traits});
@@ -190,7 +191,7 @@ async fn neighbours_are_merged_as_they_would_be_live() {
     assert_eq!(loops.rest().len(), 0);
 }
 
-/// Switches the mode by a reload, the `number`th.
+/// Switches the mode by the `number`th reload.
 #[cfg(unix)]
 async fn switch(service: &Service, mode: &str, number: usize) {
     service.write_config(&config(mode));
@@ -224,7 +225,7 @@ async fn a_reload_switches_the_mode_and_what_loops_may_have_is_finished_live() {
     switch(&service, "shadow", 1).await;
     shadow(&service, "other", json!({"type": "track", "userId": "u2", "event": "E"})).await;
     *answers.lock().unwrap() = 200;
-    // Loops may have it, so it is retried; what waits behind it was never sent.
+    // Loops may have the first message, so it is retried. The message behind it was never sent.
     service.message("tried", is_delivered).await;
     service.message("behind", is_shadowed).await;
     assert!(loops.rest().iter().all(|seen| seen.note() == "tried"));

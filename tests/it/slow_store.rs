@@ -1,5 +1,4 @@
-//! A store that takes long: the sender is told to come again in time, and what was stored all the same
-//! counts once.
+//! A slow store: the sender is asked in time to retry, and a message that was stored nevertheless counts once.
 
 use reqwest::Method;
 
@@ -15,7 +14,7 @@ async fn who_waits_too_long_is_told_to_come_again_and_what_was_stored_counts_onc
     let service = Setup::with_loops("http://127.0.0.1:9/api/v1")
         .env("SEGMENT_LOOPS__SERVER__ACK_TIMEOUT_MS", "300")
         .start();
-    // Another process writes, and does not end.
+    // Another process holds a write transaction open.
     let other = service.database();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
     let answer = service.post("/v1/track", track("u1", "m1")).await;

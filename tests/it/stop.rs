@@ -1,4 +1,4 @@
-//! A stop finishes what is under way, gives the lease back and leaves the rest on disk.
+//! A stop finishes the requests under way, returns the lease, and leaves the rest on disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ async fn a_request_under_way_is_finished_and_recorded() {
     let stopped = service.logged(|line| line["message"] == "stopped").await;
     assert_eq!(stopped["pending"], 0, "{stopped}");
     service.logged(|line| line["message"] == "lease given back").await;
-    // Nothing is left to do at the next start.
+    // No work is left at the next start.
     let service = service.crash_and_restart(&setup);
     service.accept("/v1/track", track("u1", "m2")).await;
     assert_eq!(loops.next().await.note(), "m2");
@@ -47,7 +47,7 @@ async fn a_stop_takes_no_longer_than_the_grace_when_a_sender_and_loops_are_slow(
     let mut service = setup.start();
     service.accept("/v1/track", track("u1", "m1")).await;
     loops.next().await;
-    // A sender that has sent a part of its body, and will not send the rest.
+    // A sender that has sent only the head of its request.
     let address = service.base_url.trim_start_matches("http://").to_owned();
     let mut sender = TcpStream::connect(address).await.unwrap();
     let head = "POST /v1/track HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n";
@@ -59,7 +59,7 @@ async fn a_stop_takes_no_longer_than_the_grace_when_a_sender_and_loops_are_slow(
     assert_eq!(&asked, b"HTTP/1.1 100");
     let began = Instant::now();
     assert_eq!(service.stop().await, Some(0));
-    // One after the other they would have had the grace twice; the room is for a busy machine.
+    // If the two were ended one after the other, it would take twice the grace. The margin is for a busy machine.
     let took = began.elapsed();
     assert!(took >= grace / 2 && took < grace * 7 / 4, "{took:?}");
     service.logged(|line| line["message"] == "lease given back").await;

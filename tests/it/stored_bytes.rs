@@ -13,7 +13,7 @@ use crate::support::{
 
 const ADDRESS_BYTES_MAX: usize = 100_000;
 
-/// A page's source, and in the environment one with a secret key.
+/// A source for pages, and a source with a secret key in the environment.
 const SOURCES: &str = r#"
     [server]
     trusted_proxies = ["127.0.0.0/8"]
@@ -27,7 +27,7 @@ const SOURCES: &str = r#"
     [sources.default]
 "#;
 
-/// A setup whose messages go nowhere: they wait.
+/// A setup without a reachable Loops, so that accepted messages stay pending.
 fn nowhere() -> Setup {
     Setup::with_loops("http://127.0.0.1:9/api/v1").config(SOURCES)
 }
@@ -45,14 +45,14 @@ async fn send_signed(service: &Service, message: Value) -> Answer {
     Service::answer(request.header("x-signature", signature).body(body)).await
 }
 
-/// How many bytes of payloads are stored.
+/// The number of stored bytes of payloads.
 fn stored_bytes(service: &Service) -> usize {
     let sum = "SELECT COALESCE(SUM(LENGTH(payload)), 0) FROM payloads";
     let sum: i64 = service.database().query_row(sum, [], |row| row.get(0)).unwrap();
     usize::try_from(sum).unwrap()
 }
 
-/// A batch of a kilobyte or less whose messages are stored as `count` times 10 KB.
+/// Batches of at most a kilobyte compressed, whose messages are stored as `count` times 10 KB.
 fn packed(name: &str, count: usize) -> [String; 2] {
     let long = "x".repeat(10_000);
     let with = |n: usize, properties: Value| {
@@ -89,7 +89,7 @@ async fn an_address_pays_for_what_is_stored_not_for_what_it_sends() {
         assert!(gzip(body).len() < 1_000, "{}", gzip(body).len());
         let answer = send(&service, "/v1/batch", "page", &address, body).await;
         assert_eq!(answer.status, 200, "{answer:?}");
-        // Nine tenths of what it may store in a minute. The same again is too much, whatever the path.
+        // The batch is nine tenths of what an address may store in a minute. The same again is too much on any path.
         assert_too_many(&send(&service, "/v1/batch", "page", &address, body).await);
         assert_too_many(&send(&service, "/beacon/v1/batch", "page", &address, body).await);
         let single = json!({"type": "track", "userId": "u", "event": "x".repeat(20_000)});
@@ -196,8 +196,8 @@ async fn when_the_disk_fills_signed_webhooks_are_the_last_to_be_turned_away() {
             assert!(line["free_bytes"].as_u64().unwrap() > 0, "{line}");
         }
     }
-    // Between half the reserve and all of it. Other programs use the disk as well: if the free space came near
-    // either bound meanwhile, the answers prove nothing.
+    // The free space is between half the reserve and all of it. Other programs use the disk as well: if the free space
+    // came near either bound in the meantime, the responses prove nothing.
     let free_bytes = || {
         let disk = rustix::fs::statvfs(std::env::temp_dir()).unwrap();
         disk.f_bavail * disk.f_frsize

@@ -1,4 +1,4 @@
-//! What Segment's subscription destination (Developer Center) sends, and what it must hear.
+//! Requests of Segment's subscription destination (Developer Center), and the responses that its contract requires.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -42,7 +42,7 @@ async fn the_casing_of_fields_may_vary() {
         assert_eq!(answer.status, 200, "{answer:?}");
         let seen = loops.next().await;
         assert_eq!((&seen.body["userId"], &seen.body["email"]), (&json!("u1"), &json!(email)));
-        // What is in the traits is the customer's own.
+        // Keys in the traits belong to the customer and keep their case.
         assert_eq!((&seen.body["UserId"], &seen.body["Plan"]), (&json!("theirs"), &json!("pro")));
         let stored = &service.stored().await[id];
         assert_eq!(stored.len(), 1, "{id}");

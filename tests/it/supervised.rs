@@ -5,7 +5,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 
 use crate::support::{PATIENCE, ScriptedLoops, Setup};
 
-/// Starts the service with a socket to notify, and expects the life of a service from it.
+/// Starts the service with a socket to notify, and expects all notifications from start to stop.
 async fn is_notified(socket: UnixDatagram, name: &str) {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     let next = || {

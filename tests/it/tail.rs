@@ -1,4 +1,4 @@
-//! The live list of the console: rows as messages arrive, and again when their state changes.
+//! The live list of the console, which shows messages as they arrive and their changes of state.
 
 use reqwest::Response;
 use serde_json::json;
@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use crate::console::{VIEWER_TOKEN, Visitor, set_up};
 use crate::support::{ADMIN_TOKEN, EMAIL_DOMAIN, PATIENCE, Reply, ScriptedLoops, Setup, track};
 
-/// The list of messages in a browser, followed live.
+/// The live list of messages in a browser.
 struct Tail {
     response: Response,
     text: String,
@@ -33,7 +33,7 @@ impl Tail {
         Self { response, text: String::new() }
     }
 
-    /// The next row; `None` at the end of the stream.
+    /// The next row, or `None` at the end of the stream.
     async fn row(&mut self) -> Option<Row> {
         timeout(PATIENCE, self.read_row()).await.unwrap()
     }
@@ -58,7 +58,7 @@ impl Tail {
         }
     }
 
-    /// The next row that holds a text.
+    /// The next row that contains a text.
     async fn row_with(&mut self, text: &str) -> Row {
         loop {
             let row = self.row().await.unwrap();
@@ -85,8 +85,8 @@ async fn a_message_appears_and_then_what_became_of_it() {
     message["event"] = json!("<b>Signed Up</b>");
     service.accept("/v1/identify", json!({"userId": "ada", "messageId": "other"})).await;
     service.accept("/v1/track", message).await;
-    // The message that the page has may come again, as its state may have changed; one that its filter leaves out does
-    // not.
+    // A message that the page already shows may appear again, because its state may have changed. A message that the
+    // filter excludes does not appear.
     let waiting = loop {
         let row = tail.row().await.unwrap();
         assert!(!row.html.contains("other"), "{}", row.html);
@@ -130,7 +130,7 @@ async fn a_browser_that_was_away_for_minutes_gets_what_it_missed_and_others_do_n
     let service = Setup::with_loops(&loops.base_url).start();
     service.accept("/v1/track", track("ada", "m1")).await;
     service.message("m1", |message| message["state"] == "delivered").await;
-    // Longer ago than a look goes back by itself.
+    // The message is older than the list looks back by default.
     service.alter("UPDATE messages SET received_at = received_at - 300000").await;
     let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
     let mut tail = Tail::open(&visitor, "").await;
@@ -156,7 +156,7 @@ async fn only_so_many_lists_are_live_and_all_end_with_the_program() {
         assert_eq!(refused.status().as_u16(), 503);
         let error: serde_json::Value = refused.json().await.unwrap();
         assert_eq!(error["code"], "too_many_tails");
-        // A place is free again when a browser leaves.
+        // When a browser disconnects, another can connect.
         tails.pop();
         while visitor.open("/console/messages/tail", &[]).await.status().as_u16() != 200 {}
         let wrong = visitor.open("/console/messages/tail?since=yesterday", &[]).await;

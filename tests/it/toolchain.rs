@@ -1,13 +1,13 @@
 //! The oldest compiler that builds the program is the one that `rust-version` names.
 //!
-//! Clippy's `incompatible_msrv` finds what our own code needs of the standard library; this finds what dependencies need.
-//! Building with that compiler is a step of each release.
+//! Clippy's `incompatible_msrv` checks our own code's use of the standard library, and this test checks the
+//! dependencies. Each release is also built with that compiler.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// A version such as 1.90 or 1.90.0, to compare.
+/// Parses a version such as 1.90 or 1.90.0 for comparison.
 fn version(text: &str) -> Vec<u32> {
     text.split('.').map(|part| part.parse().unwrap()).chain([0, 0]).take(3).collect()
 }

@@ -1,4 +1,4 @@
-//! A message can be followed from its sender to Loops, over restarts, and following it costs nothing else.
+//! A message can be traced from its sender to Loops, also over restarts, and tracing affects nothing else.
 
 use std::collections::HashMap;
 
@@ -25,14 +25,14 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const OTHER_TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const PARENT: &str = "00f067aa0ba902b7";
 
-/// A collector, which keeps what was exported to it.
+/// A collector, which records the requests that it receives.
 struct Collector {
     endpoint: String,
     requests: UnboundedReceiver<Exported>,
     spans: Vec<Span>,
 }
 
-/// A request of the exporter: its headers, the attributes of its resource, its spans.
+/// A request of the exporter: its headers, the attributes of its resource, and its spans.
 struct Exported {
     headers: HeaderMap,
     resource: HashMap<String, String>,
@@ -47,7 +47,7 @@ impl Collector {
         Self { endpoint, requests, spans: Vec::new() }
     }
 
-    /// Lets a program export to it.
+    /// Makes a program export to this collector.
     fn of(&self, setup: Setup) -> Setup {
         setup
             .env("OTEL_EXPORTER_OTLP_ENDPOINT", &self.endpoint)
@@ -59,7 +59,7 @@ impl Collector {
         next.expect("nothing was exported").unwrap()
     }
 
-    /// Waits for a span that is not among those taken before.
+    /// Waits for a span with this name that was not returned before.
     async fn span(&mut self, name: &str) -> Span {
         loop {
             if let Some(at) = self.spans.iter().position(|span| span.name == name) {
@@ -70,7 +70,7 @@ impl Collector {
         }
     }
 
-    /// All that was exported and not taken, once the program has ended.
+    /// Returns all exported spans that were not returned before. The program must have ended.
     fn rest(&mut self) -> Vec<Span> {
         while let Ok(exported) = self.requests.try_recv() {
             self.spans.extend(exported.spans);
@@ -122,7 +122,7 @@ fn links(span: &Span) -> Vec<String> {
     links
 }
 
-/// Sends a message within a trace; `flags` say whether that is recorded.
+/// Sends a message within a trace. `flags` say whether the sender records it.
 async fn send_in(service: &Service, trace: &str, flags: &str, path: &str, message: Value) {
     let request = service.request(reqwest::Method::POST, path).basic_auth(WRITE_KEY, Some(""));
     let request = request.header("traceparent", format!("00-{trace}-{PARENT}-{flags}"));
@@ -132,7 +132,7 @@ async fn send_in(service: &Service, trace: &str, flags: &str, path: &str, messag
 #[tokio::test]
 async fn a_delivery_links_to_the_trace_of_its_message_over_a_crash() {
     let mut collector = Collector::start().await;
-    // Nothing listens there: whatever is accepted waits.
+    // Nothing listens at this address, so accepted messages stay pending.
     let nowhere = collector.of(Setup::with_loops("http://127.0.0.1:9/api/v1"));
     let service = nowhere.start();
     send_in(&service, TRACE, "01", "/v1/identify", identify("u1", "m1")).await;
@@ -156,7 +156,7 @@ async fn a_delivery_links_to_the_trace_of_its_message_over_a_crash() {
     loops.next().await;
     let process = loop {
         let process = collector.span("process default").await;
-        // Attempts without an answer, before the crash, are others.
+        // The attempts without a response before the crash have other spans.
         if of(&process, "segment_loops.outcome").as_deref() == Some("delivered") {
             break process;
         }
@@ -189,7 +189,7 @@ async fn a_merged_request_links_to_the_trace_of_each_message() {
     let mut loops = ScriptedLoops::willing().await;
     let setup = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "1");
     let service = collector.of(setup).start();
-    // What comes now must wait for the rate.
+    // The next messages must wait for the rate.
     service.accept("/v1/track", track("nobody", "first")).await;
     loops.next().await;
     let message = |id: &str, traits: Value| json!({"type": "identify", "userId": "u", "messageId": id, "traits": traits});
@@ -237,7 +237,7 @@ async fn what_is_not_recorded_leaves_nothing_behind() {
     let mut collector = Collector::start().await;
     let loops = ScriptedLoops::willing().await;
     let off = [
-        // A sender that does not record its trace, no collector, the switch, and a sampler.
+        // A sender that does not record its trace, no collector, disabled tracing, and a sampler that drops everything.
         (collector.of(Setup::with_loops(&loops.base_url)), "00"),
         (Setup::with_loops(&loops.base_url), "01"),
         (collector.of(Setup::with_loops(&loops.base_url)).env("OTEL_SDK_DISABLED", "true"), "01"),
@@ -272,7 +272,7 @@ async fn a_sampler_by_ids_takes_a_delivery_with_its_call_or_not_at_all() {
         .env("OTEL_TRACES_SAMPLER", "traceidratio")
         .env("OTEL_TRACES_SAMPLER_ARG", "0.000001")
         .start();
-    // The sampler takes it, and hardly any other.
+    // The sampler keeps this trace id, and hardly any other.
     let sampled = "4bf92f3577b34da60000000000000001";
     send_in(&service, sampled, "01", "/v1/identify", identify("u1", "m1")).await;
     let process = collector.span("process default").await;
@@ -368,7 +368,7 @@ async fn no_attribute_says_who_a_message_is_about() {
         service.message(id, |found| found["state"] == "delivered").await;
     }
     assert_eq!(service.stop().await, Some(0));
-    // The spans that ended last are exported at the end.
+    // The last spans are exported when the program ends.
     let spans = collector.rest();
     let count = |name: &str| spans.iter().filter(|span| span.name == name).count();
     assert_eq!((count("process default"), count("POST /v1/batch")), (2, 2));

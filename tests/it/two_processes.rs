@@ -1,5 +1,5 @@
-//! Two processes on one database: one delivers, both take messages in, and when the one ends the other goes
-//! on, with nothing lost, nothing out of order and no event under a second key.
+//! Two processes on one database: one delivers, and both accept messages. When one ends, the other continues, with
+//! nothing lost, nothing out of order and no event with a second key.
 
 use std::collections::HashMap;
 
@@ -9,7 +9,7 @@ use crate::support::{PATIENCE, Reply, ScriptedLoops, Seen, Service, Setup, WRITE
 
 const LEASE_TTL: &str = "SEGMENT_LOOPS__DELIVERY__LEASE_TTL_MS";
 
-/// A process that delivers, and one that stands by on the same database.
+/// Starts a process that delivers, and one that stands by on the same database.
 async fn two(setup: &Setup) -> (Service, Service, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
     let setup = setup.clone().data(data.path());
@@ -46,7 +46,7 @@ async fn the_one_that_stands_by_says_for_whom_until_when_and_takes_messages_in()
     let metrics = second.admin("/metrics").await.body;
     assert!(metrics.as_str().unwrap().contains("lease_held{destination=\"default\"} 0"));
 
-    // What it takes in, the other one delivers.
+    // The other process delivers the messages that it accepts.
     assert_eq!(second.admin("/readyz").await.status, 200);
     second.accept("/v1/track", track("u1", "m1")).await;
     assert_eq!(loops.next().await.note(), "m1");
@@ -54,7 +54,7 @@ async fn the_one_that_stands_by_says_for_whom_until_when_and_takes_messages_in()
     assert!(!second.log().iter().any(|line| line["message"] == "attempt"));
 }
 
-/// The replicas that a process lists, this one first, and the lease.
+/// The replicas that a process lists, itself first, and the lease.
 async fn replicas(service: &Service) -> (Vec<Value>, Value) {
     let found = service.admin("/api/replicas").await.body;
     let mut replicas = found["replicas"].as_array().unwrap().clone();
@@ -63,7 +63,8 @@ async fn replicas(service: &Service) -> (Vec<Value>, Value) {
     (replicas, found["leases"][0].clone())
 }
 
-/// Each process shows both, and who delivers; one that ends in order leaves the list.
+/// Asserts that each process lists both and shows which one delivers, and that a process leaves the list when it is
+/// stopped.
 pub async fn each_shows_who_is_there_and_who_delivers(on: impl FnOnce(Setup) -> Setup) {
     let setup = on(Setup::with_loops("http://127.0.0.1:9/api/v1"));
     let (mut first, second, _data) = two(&setup).await;
@@ -104,7 +105,7 @@ async fn each_process_shows_who_is_there_and_who_delivers() {
 #[tokio::test]
 async fn when_the_one_stops_the_other_goes_on_without_waiting_for_the_lease_to_run_out() {
     let mut loops = ScriptedLoops::willing().await;
-    // It would take an hour to run out.
+    // The lease would expire only after an hour.
     let setup = Setup::with_loops(&loops.base_url).env(LEASE_TTL, "3600000");
     let (mut first, second, _data) = two(&setup).await;
     assert_eq!(first.stop().await, Some(0));
@@ -167,7 +168,7 @@ async fn shows(service: &Service, line: &str) {
     }
 }
 
-/// Sends a message to one of the processes, to the other if that fails, until one has it.
+/// Sends a message to the processes in turn until one accepts it.
 async fn send(services: [&Service; 2], message: &Value) {
     for service in services.into_iter().cycle().take(50) {
         let request = service.request(reqwest::Method::POST, "/v1/track");
@@ -179,9 +180,9 @@ async fn send(services: [&Service; 2], message: &Value) {
     panic!("nobody takes {message}");
 }
 
-/// Under load from both sides, ends the first process in the middle with a signal.
+/// Sends messages to both processes, and ends the first one in the middle with a signal.
 pub async fn end_under_load(signal: &str, on: impl FnOnce(Setup) -> Setup) {
-    // Every seventh request gets no answer, so that some are under way whenever the process ends.
+    // Every seventh request has no response, so that some are under way when the process ends.
     let mut count = 0;
     let mut loops = ScriptedLoops::start(move |seen| {
         count += usize::from(seen.path != "/api-key");
@@ -221,7 +222,7 @@ pub async fn end_under_load(signal: &str, on: impl FnOnce(Setup) -> Setup) {
     }
     for n in 0..PEOPLE {
         let mut notes = order.remove(&format!("u{n}")).unwrap_or_default();
-        // One that is sent again comes before the next one of its person.
+        // A repeated event comes before the next event of its person.
         notes.dedup();
         let expected: Vec<String> = (0..ROUNDS).map(|round| format!("u{n}-{round}")).collect();
         assert_eq!(notes, expected);

@@ -1,4 +1,4 @@
-//! What real SDKs and Segment's webhook destination send, byte for byte: every message is taken once.
+//! Recorded requests of real SDKs and of Segment's webhook destination, byte for byte: every message is accepted once.
 
 use std::collections::{HashMap, HashSet};
 
@@ -24,14 +24,14 @@ const FIXTURES: [(&str, &str); 9] = [
 
 const WEBHOOKS: &str = include_str!("../wire/webhook.json");
 
-/// The service as the senders of the recordings know it.
+/// The service with the keys of the recordings.
 fn service() -> Service {
     let config = r#"
         [sources.recorded]
         write_keys = ["wk_0123456789abcdef", "k"]
         webhook_secret = "wire-fixture-secret"
     "#;
-    // Nothing listens there: what was taken stays pending, and nothing is lost of it.
+    // Nothing listens at this address, so accepted messages stay pending and keep their contents.
     Setup::with_loops("http://127.0.0.1:9/api/v1").config(config).start()
 }
 
@@ -74,7 +74,7 @@ async fn every_message_of_every_sdk_is_taken_once_and_as_it_was_sent() {
             let of_request = recorded["messageIds"].as_array().cloned().unwrap_or_default();
             ids.extend(of_request.iter().map(|id| id.as_str().unwrap().to_owned()));
             for message in messages(&recorded) {
-                // Of a repetition the first counts.
+                // If a message is repeated, the first one counts.
                 sent.entry(message.own["messageId"].as_str().unwrap().to_owned())
                     .or_insert(message);
             }
@@ -90,19 +90,19 @@ async fn every_message_of_every_sdk_is_taken_once_and_as_it_was_sent() {
         let taken: Value = serde_json::from_slice(&stored[id][0]).unwrap();
         message.assert_is(&taken);
     }
-    // The others are no JSON to anybody else: a bare NaN, half of a pair, nested too deeply.
+    // Other parsers refuse the remaining ones: a bare NaN, half of a surrogate pair, too deep nesting.
     let unique: HashSet<&String> = ids.iter().collect();
     assert!(sent.len() + 8 >= unique.len(), "{} of {}", sent.len(), unique.len());
 }
 
-/// A message as it was sent, with what stood beside its batch.
+/// A message as it was sent, with the fields of its batch.
 struct Sent {
     kind: &'static str,
     own: Map<String, Value>,
     envelope: Map<String, Value>,
 }
 
-/// The messages of a recorded request; none where its body is no JSON to others.
+/// The messages of a recorded request, or none if other parsers refuse its body.
 fn messages(recorded: &Value) -> Vec<Sent> {
     let text = recorded["body"].as_str().unwrap_or_default();
     let Ok(Value::Object(mut body)) = serde_json::from_str(text) else { return Vec::new() };
@@ -128,8 +128,7 @@ fn messages(recorded: &Value) -> Vec<Sent> {
 }
 
 impl Sent {
-    /// Asserts that what was taken says all that was sent and nothing else, but for what Segment
-    /// stamps on messages.
+    /// Asserts that the stored message contains exactly what was sent, except for the fields that Segment adds.
     fn assert_is(&self, taken: &Value) {
         let taken = taken.as_object().unwrap();
         let id = &self.own["messageId"];
@@ -185,19 +184,19 @@ impl Sent {
             Some(sent) => received - time(sent).duration_since(time(original)),
             None => time(original),
         };
-        // Both are written in milliseconds.
+        // Both times are in milliseconds.
         let off = time(&taken["timestamp"]).duration_since(expected).as_millis();
         assert!(off.abs() <= 1, "{id}: {off} ms");
     }
 }
 
-/// Whether a value that was taken is the one that was sent: numbers are doubles, and a key `__proto__`
-/// is lost, as on the way through Segment's runtime.
+/// Whether a stored value equals the one that was sent. Numbers are doubles, and a key `__proto__` is lost, as in
+/// Segment's runtime.
 fn is_same(taken: &Value, sent: &Value) -> bool {
     match (taken, sent) {
         (Value::Number(taken), Value::Number(sent)) => {
             let (taken, sent) = (taken.as_f64().unwrap(), sent.as_f64().unwrap());
-            // This reader of JSON is off by one in the last place, now and then.
+            // This JSON parser is occasionally off by one in the last place.
             (taken - sent).abs() <= sent.abs() * f64::EPSILON
         }
         (Value::Array(taken), Value::Array(sent)) => {
@@ -241,7 +240,7 @@ async fn a_browser_is_given_what_it_needs_to_start_and_to_send() {
     assert_eq!(allowed, "authorization,x-retry-count");
     assert!(answer.headers.contains_key("access-control-max-age"));
 
-    // An answer that the page may not see is a network error to it, and sent again.
+    // To the page, a response that it may not read is a network error, and it sends the message again.
     for (path, body) in [("/v1/t", "{"), ("/v1/nope", "{}"), ("/v1/t", "{\"writeKey\":\"wrong\"}")]
     {
         let request = service.request(Method::POST, path).header("origin", "https://shop.example");
@@ -264,7 +263,7 @@ async fn every_recorded_webhook_gets_its_verdict() {
         match recorded["expect"].as_str().unwrap() {
             "accept" => assert_eq!(answer.status, 200, "{what}: {answer:?}"),
             "refuse" => assert_eq!(answer.status, 401, "{what}: {answer:?}"),
-            // The signature holds; whether it is a message at all is another matter.
+            // The signature is accepted; whether the body is a message is not tested here.
             "accept by signature" => assert_ne!(answer.status, 401, "{what}: {answer:?}"),
             other => panic!("{what}: unknown verdict {other}"),
         }

@@ -1,7 +1,8 @@
-//! A connection that is cut within COMMIT: nobody can know whether it was committed, so nothing is acknowledged, the
-//! sender repeats it, and it is delivered once.
+//! A connection that is cut during COMMIT. The program cannot know whether the transaction was committed, so it
+//! acknowledges nothing. The sender repeats the message, which is delivered once.
 //!
-//! The proxy runs on a thread of its own, since these tests wait for the start of the program, which goes by it.
+//! The proxy runs on another thread, because these tests block until the program has started, which connects through
+//! it.
 
 use std::collections::HashMap;
 
@@ -13,13 +14,13 @@ use super::server::server;
 use super::sql::Sql;
 use super::{is_delivered, on_postgres};
 
-/// Cuts the first commit of a message; returns how many messages were stored by it.
+/// Cuts the first commit of a message, and returns the number of messages that it stored.
 async fn stored_by(cut: Cut, schema: &'static str) -> i64 {
     let mut loops = ScriptedLoops::willing().await;
     let proxy = Proxy::to(server().port()).await;
     let setup = on_postgres(schema)(Setup::with_loops(&loops.base_url));
     let service = setup.env("DATABASE_URL", &proxy.url()).start();
-    // The first message makes the stream of its destination, in a transaction of its own.
+    // The first message creates the stream of its destination in a separate transaction.
     service.accept("/v1/track", track("u1", "m0")).await;
     service.message("m0", is_delivered).await;
     loops.rest();

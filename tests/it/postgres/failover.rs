@@ -1,5 +1,5 @@
-//! The primary dies under load and its synchronous standby takes over: nothing that was acknowledged is missing, and
-//! the replicas follow by themselves.
+//! The primary dies under load and its synchronous standby takes over. No acknowledged message is lost, and the
+//! replicas follow on their own.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ async fn pair() -> (Server, Server) {
     (primary, standby)
 }
 
-/// Under load, leads the program to the standby, kills the primary and promotes the standby.
+/// Under load, calls `moves` with the standby, kills the primary and promotes the standby.
 async fn fails_over(url: &str, pair: (Server, Server), moves: impl FnOnce(&Server)) {
     let (primary, standby) = pair;
     let loops = Loops::new(1_000);
@@ -63,7 +63,7 @@ async fn a_promoted_standby_is_found_among_the_hosts_of_the_url() {
     fails_over(&url, (primary, standby), |_| ()).await;
 }
 
-/// As behind an address that is moved: nothing tells the program that the server at the other end is gone.
+/// Like an IP address that is moved: the program is not told that the server at the other end is gone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_promoted_standby_behind_the_same_address_is_found_though_the_old_connections_hang() {
     let (primary, standby) = pair().await;
@@ -72,7 +72,7 @@ async fn a_promoted_standby_behind_the_same_address_is_found_though_the_old_conn
     fails_over(&url, (primary, standby), |standby| proxy.moves_to(standby.port())).await;
 }
 
-/// What is not on a standby yet is not acknowledged.
+/// A message is not acknowledged before a standby has it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn while_no_standby_confirms_nothing_is_acknowledged_and_nothing_is_lost() {
     let own = tokio::task::spawn_blocking(|| Server::start("fsync=on")).await.unwrap();
@@ -82,7 +82,7 @@ async fn while_no_standby_confirms_nothing_is_acknowledged_and_nothing_is_lost()
     let load = Load::start(vec![service.base_url.clone()], 4);
     load.acknowledged(40).await;
     own.set("synchronous_standby_names = 'nobody'");
-    // The program gives a commit up for which it waits too long.
+    // The program gives up on a commit that takes too long.
     service.logged(|line| line["message"] == "the lease cannot be renewed; trying again").await;
     assert_eq!(load.unanswered(8).await, 0);
     own.set("synchronous_standby_names = ''");

@@ -17,14 +17,14 @@ fn is_about_hints(line: &Value) -> bool {
     line["message"].as_str().is_some_and(|message| message.contains("store.listen_url"))
 }
 
-/// A process that delivers and one that stands by.
+/// Starts a process that delivers and one that stands by.
 async fn two(setup: &Setup) -> [Service; 2] {
     let first = setup.start();
     first.logged(is_taken).await;
     [first, setup.start()]
 }
 
-/// What the one that stands by accepts is delivered.
+/// Asserts that messages accepted by the process that stands by are delivered.
 async fn assert_delivers(second: &Service, loops: &mut ScriptedLoops) {
     for n in 0..3 {
         let id = format!("m{n}");
@@ -43,7 +43,7 @@ async fn a_pooler_that_passes_no_notifications_on_is_found_out_and_costs_only_ti
     assert!(line["message"].as_str().unwrap().contains("store.notify = \"off\""), "{line}");
     assert_delivers(&second, &mut loops).await;
     assert_eq!(first.log().iter().filter(|line| is_about_hints(line)).count(), 1);
-    // It holds no lease, so it has nothing to hear.
+    // The second process holds no lease, so it waits for no hints.
     assert!(!second.log().iter().any(is_about_hints));
 }
 

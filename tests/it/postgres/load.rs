@@ -1,4 +1,4 @@
-//! Load on several replicas, a Loops that fails now and then, and what must hold at the end.
+//! Load on several replicas, a Loops that fails occasionally, and the assertions at the end.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 use crate::support::{EMAIL_DOMAIN, PATIENCE, WRITE_KEY, serve_on_loopback, track};
 
-/// A simulated Loops with an address for each replica, so that it can tell them apart.
+/// A simulated Loops with an address for each replica, so that their requests can be told apart.
 pub struct Loops {
     sandbox: Sandbox,
     rate: usize,
@@ -27,17 +27,17 @@ pub struct Door {
 }
 
 impl Door {
-    /// How many requests arrived here.
+    /// The number of requests that arrived at this address.
     pub fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 }
 
 impl Loops {
-    /// It fails for every tenth request, and loses the answer to every twentieth.
+    /// Fails one request in ten, and loses the response to one in twenty.
     pub fn new(rate: usize) -> Self {
         let faults = Faults {
-            // The tests count by themselves, and leave room for a machine that holds requests up.
+            // The tests check the rate themselves, with tolerance for a machine that delays requests.
             rate_limit: u32::MAX,
             error_rate: 0.1,
             error_status: 503,
@@ -69,8 +69,8 @@ impl Loops {
         notes
     }
 
-    /// Waits until everything that was acknowledged was delivered. Nothing may be missing or have come twice, or
-    /// behind a later event of its person.
+    /// Waits until all acknowledged events were delivered. None may be missing, delivered twice, or delivered after a
+    /// later event of its person.
     pub async fn got_all(&self, acknowledged: &HashMap<String, Vec<String>>) {
         let total: usize = acknowledged.values().map(Vec::len).sum();
         let began = Instant::now();
@@ -82,7 +82,7 @@ impl Loops {
             assert_eq!(got.remove(person).as_ref(), Some(expected), "of {person}");
         }
         assert!(got.is_empty(), "{got:?}");
-        // An event keeps its key over all attempts at it.
+        // An event has the same key at every attempt.
         let mut keys: HashMap<String, String> = HashMap::new();
         for request in self.sandbox.requests() {
             let Some(key) = request.idempotency_key.clone() else { continue };
@@ -92,8 +92,8 @@ impl Loops {
         }
     }
 
-    /// Never more requests in a second than the rate, by the times at which the replicas say that they began, and
-    /// nearly so by the times of their arrival: a machine that runs all tests at once may hold requests up.
+    /// Asserts that no second has more requests than the rate, by the start times that the replicas recorded. By the
+    /// times of arrival the check is less strict, because a busy machine may delay requests.
     pub fn kept_the_rate(&self, mut began_ms: Vec<i64>) {
         began_ms.sort_unstable();
         let mut arrived_ms: Vec<i64> =
@@ -110,14 +110,14 @@ impl Loops {
     }
 }
 
-/// Senders, one for each person, that send each event to a random replica once the one before is acknowledged.
+/// One sender for each person, which sends each event to a random replica once the previous one is acknowledged.
 pub struct Load {
     shared: Arc<Shared>,
     senders: Vec<JoinHandle<(String, Vec<String>)>>,
 }
 
 struct Shared {
-    /// Where the replicas listen.
+    /// The addresses of the replicas.
     replicas: Mutex<Vec<String>>,
     is_over: AtomicBool,
     acknowledged: AtomicUsize,
@@ -139,7 +139,7 @@ impl Load {
         Self { shared, senders }
     }
 
-    /// A replica listens at another address now.
+    /// Changes the address of a replica.
     pub fn moved(&self, index: usize, to: &str) {
         self.shared.replicas.lock().unwrap()[index] = to.to_owned();
     }
@@ -149,13 +149,13 @@ impl Load {
         self.counted(&self.shared.acknowledged, more).await;
     }
 
-    /// Waits until this many more messages were refused for now.
+    /// Waits until this many more messages were refused with a request to retry.
     pub async fn refused(&self, more: usize) {
         self.counted(&self.shared.refused, more).await;
     }
 
-    /// Waits until this many more messages were given up without an answer; returns how many others were acknowledged
-    /// meanwhile.
+    /// Waits until this many more requests had no response in time, and returns the number of messages that were
+    /// acknowledged in the meantime.
     pub async fn unanswered(&self, more: usize) -> usize {
         let before = self.shared.acknowledged.load(Ordering::SeqCst);
         self.counted(&self.shared.unanswered, more).await;
@@ -171,7 +171,7 @@ impl Load {
         }
     }
 
-    /// Lets the senders finish; returns the notes that were acknowledged, by person.
+    /// Lets the senders finish, and returns the acknowledged notes by person.
     pub async fn end(self) -> HashMap<String, Vec<String>> {
         self.shared.is_over.store(true, Ordering::SeqCst);
         let mut all = HashMap::new();
@@ -183,7 +183,7 @@ impl Load {
     }
 }
 
-/// An event with an address, since Loops makes no contact of a user id alone.
+/// An event with an address, because Loops creates no contact from a user id alone.
 pub fn event(person: &str, note: &str) -> Value {
     let mut message = track(person, note);
     message["properties"]["email"] = Value::from(format!("{person}@{EMAIL_DOMAIN}"));
@@ -192,7 +192,7 @@ pub fn event(person: &str, note: &str) -> Value {
 
 /// Sends the events of one person, each until it is acknowledged.
 async fn send(shared: Arc<Shared>, person: String) -> (String, Vec<String>) {
-    // A replica that is stopped does not answer.
+    // A frozen replica does not respond.
     let patience = Duration::from_secs(2);
     let client = reqwest::Client::builder().no_proxy().timeout(patience).build().unwrap();
     let mut notes = Vec::new();

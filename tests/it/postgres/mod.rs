@@ -1,5 +1,5 @@
-//! Several processes on one PostgreSQL database: what is acknowledged is delivered, in order and once, whichever process
-//! ends, and whatever becomes of the database meanwhile.
+//! Several processes on one PostgreSQL database: acknowledged messages are delivered in order and once, whichever
+//! process ends, and even if the database fails in the meantime.
 
 #[path = "../../../src/store/postgres/tests/server.rs"]
 mod server;
@@ -23,12 +23,12 @@ use crate::two_processes::{each_shows_who_is_there_and_who_delivers, end_under_l
 
 use server::{Server, pooler, server};
 
-/// Where the server of the tests is.
+/// The URL of the tests' server.
 pub fn url() -> String {
     server().url()
 }
 
-/// On the server of the tests, in a schema of its own.
+/// Uses the tests' server, with a separate schema.
 pub fn on_postgres(schema: &'static str) -> impl FnOnce(Setup) -> Setup {
     move |setup| {
         setup.env("DATABASE_URL", &server().url()).env("SEGMENT_LOOPS__STORE__SCHEMA", schema)
@@ -90,11 +90,11 @@ async fn every_command_works_on_it() {
     service.message("gone", is_delivered).await;
     let listed = service.admin("/api/messages?userId=u1").await;
     assert_eq!(listed.status, 200, "{listed:?}");
-    // Nothing was written to the folder.
+    // Nothing was written to the data folder.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
-/// Sends a message; returns whether it was acknowledged. Anything else must ask to be retried.
+/// Sends a message, and returns whether it was acknowledged. Any other response must ask for a retry.
 async fn send(service: &Service, message: &Value) -> bool {
     let request = service.request(reqwest::Method::POST, "/v1/track");
     let answer = request.basic_auth(WRITE_KEY, Some("")).body(message.to_string()).send().await;

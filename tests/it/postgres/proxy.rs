@@ -1,5 +1,5 @@
-//! A proxy between program and server that knows where the messages of PostgreSQL's protocol begin, and so can cut a
-//! connection within COMMIT.
+//! A proxy between the program and PostgreSQL. It parses the protocol's messages, so that it can cut a connection
+//! during COMMIT.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
@@ -13,13 +13,13 @@ use tokio::sync::watch;
 /// Where a connection is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cut {
-    /// The server does not get the COMMIT.
+    /// The server does not receive the COMMIT.
     Before,
-    /// The server has committed; the program does not get the answer.
+    /// The server has committed, and the program does not receive the response.
     After,
 }
 
-/// What a transaction does.
+/// The kind of a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// It stores messages.
@@ -46,7 +46,7 @@ struct Shared {
 }
 
 impl Proxy {
-    /// A proxy to the server at a port of this machine, which cuts nothing yet.
+    /// Starts a proxy to the server at a port of this machine. It cuts nothing yet.
     pub async fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -74,12 +74,12 @@ impl Proxy {
         *self.shared.policy.lock().unwrap() = Box::new(policy);
     }
 
-    /// How many commits were cut so far.
+    /// The number of commits that were cut so far.
     pub fn cut_count(&self) -> usize {
         self.shared.cuts.load(Ordering::SeqCst)
     }
 
-    /// New connections lead to another server; nothing passes over the present ones any more, but they stay open.
+    /// New connections lead to another server. The present ones stay open, but forward nothing any more.
     pub fn moves_to(&self, server: u16) {
         self.shared.server.store(server, Ordering::SeqCst);
         self.shared.frozen.send_modify(|times| *times += 1);
@@ -92,7 +92,7 @@ async fn connect(program: TcpStream, shared: Arc<Shared>) {
     let port = shared.server.load(Ordering::SeqCst);
     let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { return };
     for end in [&program, &server] {
-        // Each message at once, as they would pass without a proxy.
+        // Each message is forwarded at once, as without a proxy.
         end.set_nodelay(true).unwrap();
     }
     let (mut from_program, mut to_program) = program.into_split();
@@ -142,7 +142,7 @@ async fn forward(
     }
 }
 
-/// Forwards from the server to the program; if it is the last one, up to the answer to a COMMIT.
+/// Forwards from the server to the program. If `is_last` is set, stops before the response to a COMMIT.
 async fn answer(
     from: &mut OwnedReadHalf,
     to: &mut OwnedWriteHalf,

@@ -1,4 +1,4 @@
-//! Three replicas under load, while one after the other is killed, frozen and stopped, and the database crashes.
+//! Three replicas under load: one is killed, one frozen and one stopped, and then the database crashes.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -37,7 +37,7 @@ async fn three(loops: &Loops, url: &str) -> Vec<Replica> {
     replicas
 }
 
-/// The index of the replica that holds the lease, once it is not this one.
+/// Waits until a replica other than `not` holds the lease, and returns its index.
 async fn holder(sql: &Sql, replicas: &[Replica], not: Option<usize>) -> usize {
     let began = Instant::now();
     loop {
@@ -55,7 +55,7 @@ async fn holder(sql: &Sql, replicas: &[Replica], not: Option<usize>) -> usize {
     }
 }
 
-/// Waits until another replica than this one has sent something to Loops.
+/// Waits until a replica other than `not` has sent a request to Loops.
 async fn another_delivers(replicas: &[Replica], not: usize) {
     let others = || -> usize {
         let others = replicas.iter().enumerate().filter(|(index, _)| *index != not);
@@ -78,7 +78,7 @@ async fn three_replicas_lose_nothing_whatever_becomes_of_one_or_of_the_database(
     let load = Load::start(addresses, 6);
     load.acknowledged(60).await;
 
-    // Killed: its lease ends, another goes on.
+    // The holder is killed: its lease expires, and another replica continues.
     let killed = holder(&sql, &replicas, None).await;
     replicas[killed].service.crash();
     let began = Instant::now();
@@ -87,7 +87,7 @@ async fn three_replicas_lose_nothing_whatever_becomes_of_one_or_of_the_database(
     replicas[killed].service = replicas[killed].setup.start();
     load.moved(killed, &replicas[killed].service.base_url);
 
-    // Frozen for longer than its lease: what it sends after that was under way before.
+    // The holder is frozen for longer than its lease. Afterwards it sends only requests that were already under way.
     let frozen = holder(&sql, &replicas, Some(killed)).await;
     replicas[frozen].service.signal("STOP");
     holder(&sql, &replicas, Some(frozen)).await;
@@ -100,7 +100,7 @@ async fn three_replicas_lose_nothing_whatever_becomes_of_one_or_of_the_database(
     assert!(late <= IN_FLIGHT_MAX, "{late} requests of a replica that lost its lease");
     eprintln!("{late} requests of a replica that was frozen beyond its lease");
 
-    // Stopped: it gives the lease back, and the next one keeps out of its last second.
+    // The holder is stopped: it returns the lease, and the next holder counts the requests of its last second.
     let stopped = holder(&sql, &replicas, None).await;
     assert_eq!(replicas[stopped].service.stop().await, Some(0));
     another_delivers(&replicas, stopped).await;
@@ -128,7 +128,7 @@ async fn three_replicas_lose_nothing_whatever_becomes_of_one_or_of_the_database(
     loops.kept_the_rate(rows.iter().map(|row| row.get(0)).collect());
 }
 
-/// With as much waiting as the rate allows, and more: the next holder begins where the one before has ended.
+/// More messages wait than the rate allows. The next holder continues at the rate where the previous one stopped.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rate_is_kept_over_a_change_of_hands() {
     const RATE: usize = 25;

@@ -1,4 +1,4 @@
-//! The same messages at the same instant at two replicas, for two destinations.
+//! The same messages arrive at two replicas at the same instant, for two destinations.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use super::server::server;
 use super::sql::Sql;
 
 const ROUNDS: usize = 30;
-/// Messages of a batch. All batches of a round have the same ids.
+/// The number of messages in a batch. All batches of a round have the same ids.
 const MESSAGES: usize = 5;
 
-/// Two replicas on a schema; each is given the destination of the source `one`. That of `other` is `b`.
+/// Starts two replicas on a schema. Each has its own destination for the source `one`; that of `other` is `b`.
 fn two(schema: &str, destinations: [&str; 2], loops: [&ScriptedLoops; 2]) -> [Service; 2] {
     destinations.map(|destination| {
         let [a, b] = loops.map(|loops| &loops.base_url);
@@ -31,7 +31,7 @@ fn two(schema: &str, destinations: [&str; 2], loops: [&ScriptedLoops; 2]) -> [Se
     })
 }
 
-/// Sends the batch of a round, in an order of its own, to every replica for each of these sources, all at once.
+/// Sends the batch of a round to every replica for each of these sources, all at once and each in a different order.
 async fn send(round: usize, services: &[Service; 2], sources: &[&str]) {
     let mut calls = Vec::new();
     for source in sources {
@@ -51,7 +51,7 @@ async fn send(round: usize, services: &[Service; 2], sources: &[&str]) {
     }
 }
 
-/// How often each of these notes arrived at Loops, once `count` different ones have.
+/// Waits until `count` different notes have arrived at Loops, and returns how often each arrived.
 async fn arrived(loops: &mut ScriptedLoops, count: usize) -> BTreeMap<String, usize> {
     let mut notes = BTreeMap::new();
     while notes.len() < count {
@@ -86,7 +86,7 @@ async fn each_destination_gets_each_message_once() {
     }
     let stored: i64 = sql.rows("SELECT count(*) FROM instant.messages").await[0].get(0);
     assert_eq!(stored, 2 * all as i64);
-    // Each was counted as new by one replica.
+    // Each message was counted as new by one replica.
     let mut counts = [0, 0];
     for service in &services {
         let request = service.request(reqwest::Method::GET, "/metrics").bearer_auth("t");
@@ -104,7 +104,7 @@ async fn each_destination_gets_each_message_once() {
     assert_eq!(counts, [2 * all, 2 * all]);
 }
 
-/// While a source moves to another destination, one replica knows it already and the other does not.
+/// While a source moves to another destination, one replica has the new configuration and the other does not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_destination_gets_a_message_twice_while_its_source_moves() {
     let (mut a, mut b) = (ScriptedLoops::willing().await, ScriptedLoops::willing().await);

@@ -1,4 +1,4 @@
-//! The database as another program sees it.
+//! A direct connection to the database, as another program would use it.
 
 use tokio_postgres::{Client, NoTls, Row};
 

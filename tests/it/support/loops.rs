@@ -1,4 +1,4 @@
-//! A Loops that answers as a test tells it, and hands over what it saw.
+//! A scripted Loops, which responds as a test tells it and returns the requests that it received.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -26,7 +26,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// The `note` that [`super::identify`] and [`super::track`] put in: the message's id.
+    /// The `note` that [`super::identify`] and [`super::track`] set: the message's id.
     pub fn note(&self) -> String {
         let note = self.body.get("note").or_else(|| self.body.pointer("/eventProperties/note"));
         note.and_then(|note| note.as_str()).unwrap_or_default().to_owned()
@@ -37,12 +37,12 @@ impl Seen {
     }
 }
 
-/// What Loops answers.
+/// A response of Loops.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// A status, headers, a body.
     Status(u16, Vec<(&'static str, String)>, String),
-    /// Nothing, for ever.
+    /// No response, ever.
     Silence,
     /// Success, once the test says so.
     OkAfter(Arc<Notify>),
@@ -76,21 +76,20 @@ impl Reply {
     }
 }
 
-/// The paths of questions about what there is at Loops.
+/// The paths of the catalogue's requests.
 const CATALOGUE: [&str; 3] = ["/contacts/properties", "/lists", "/event-patterns"];
 
 type Script = dyn FnMut(&Seen) -> Reply + Send;
 
 struct Shared {
     script: Mutex<Box<Script>>,
-    /// Answers about what there is at Loops; `None`: 404.
+    /// The script for the catalogue's requests; with `None`, the response is 404.
     catalogue: Mutex<Option<Box<Script>>>,
     seen: mpsc::UnboundedSender<Seen>,
 }
 
-/// The scripted Loops. Checks of the key (`GET /api-key`) go through the script too, but are not
-/// handed over by [`ScriptedLoops::next`]. Nor are questions about its properties, lists and events, which go through a
-/// script of their own.
+/// The scripted Loops. Checks of the key (`GET /api-key`) go through the script too, but [`ScriptedLoops::next`] does
+/// not return them. Nor does it return the requests for properties, lists and events, which have a separate script.
 pub struct ScriptedLoops {
     pub base_url: String,
     shared: Arc<Shared>,
@@ -98,7 +97,7 @@ pub struct ScriptedLoops {
 }
 
 impl ScriptedLoops {
-    /// Starts one that answers as `script` says for each request.
+    /// Starts a Loops that responds to each request as `script` says.
     pub async fn start(script: impl FnMut(&Seen) -> Reply + Send + 'static) -> Self {
         let (sender, seen) = mpsc::unbounded_channel();
         let script: Box<Script> = Box::new(script);
@@ -109,27 +108,27 @@ impl ScriptedLoops {
         Self { base_url, shared, seen }
     }
 
-    /// Starts one that takes everything.
+    /// Starts a Loops that accepts everything.
     pub async fn willing() -> Self {
         Self::start(|_| Reply::ok()).await
     }
 
-    /// From now on, answers as `script` says.
+    /// Replaces the script.
     pub fn now(&self, script: impl FnMut(&Seen) -> Reply + Send + 'static) {
         *self.shared.script.lock().unwrap() = Box::new(script);
     }
 
-    /// From now on, answers questions about its properties, lists and events as `script` says.
+    /// Sets the script for requests for properties, lists and events.
     pub fn catalogue(&self, script: impl FnMut(&Seen) -> Reply + Send + 'static) {
         *self.shared.catalogue.lock().unwrap() = Some(Box::new(script));
     }
 
-    /// The next request that reached it.
+    /// Waits for the next request.
     pub async fn next(&mut self) -> Seen {
         timeout(PATIENCE, self.seen.recv()).await.expect("no request reached Loops").unwrap()
     }
 
-    /// The notes of the next requests.
+    /// Waits for the next requests, and returns their notes.
     pub async fn notes(&mut self, count: usize) -> Vec<String> {
         let mut notes = Vec::new();
         for _ in 0..count {
@@ -138,7 +137,7 @@ impl ScriptedLoops {
         notes
     }
 
-    /// What has reached it and was not taken by [`ScriptedLoops::next`].
+    /// Returns the requests that [`ScriptedLoops::next`] has not returned.
     pub fn rest(&mut self) -> Vec<Seen> {
         std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
     }

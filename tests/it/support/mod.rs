@@ -1,4 +1,4 @@
-//! What the tests are made of: the running program, a scripted Loops, requests.
+//! Building blocks of the tests: the running program, a scripted Loops, messages.
 
 mod loops;
 mod raw;
@@ -10,8 +10,8 @@ pub use service::{Answer, Ran, Service, Setup, signal};
 
 use std::time::Duration;
 
-/// How long a test waits for what must happen before it calls that a failure. Not a measurement:
-/// it only keeps a broken program from hanging the tests.
+/// The time after which a test that waits for something fails. It is not a measurement, and only keeps a broken program
+/// from hanging the tests.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The write key of the default source in tests.
@@ -22,7 +22,7 @@ pub const API_KEY: &str = "api-canary-91bc";
 pub const WEBHOOK_SECRET: &str = "secret-canary-55d0";
 /// The admin token in tests.
 pub const ADMIN_TOKEN: &str = "admin-canary-c2e8";
-/// The domain of all e-mail addresses in tests; no log line may hold it.
+/// The domain of all email addresses in tests. No log line may contain it.
 pub const EMAIL_DOMAIN: &str = "canary-mail.example";
 
 /// An identify of a person.

@@ -1,4 +1,4 @@
-//! A Loops that answers with bytes: for answers that no HTTP server gives on purpose.
+//! A Loops that responds with raw bytes, for responses that an HTTP server never sends on purpose.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,22 +11,22 @@ use tokio::sync::mpsc;
 
 use super::Seen;
 
-/// What follows the bytes of an answer.
+/// What follows the bytes of a response.
 #[derive(Debug, Clone)]
 pub enum End {
     /// The connection is closed.
     Close,
     /// The connection is reset.
     Reset,
-    /// Nothing more comes.
+    /// The connection stays open without any more bytes.
     Silence,
-    /// These bytes, again and again, as fast as they are taken.
+    /// These bytes are repeated as fast as they are read.
     Repeat(Vec<u8>),
-    /// These bytes, again and again, with a pause before each.
+    /// These bytes are repeated with a pause before each repetition.
     Trickle(Vec<u8>, Duration),
 }
 
-/// The bytes of an answer, and what follows.
+/// The bytes of a response, and what follows.
 #[derive(Debug, Clone)]
 pub struct RawReply(pub Vec<u8>, pub End);
 
@@ -43,7 +43,7 @@ impl RawReply {
 
 type Script = dyn FnMut(&Seen) -> RawReply + Send;
 
-/// Answers each request on a connection of its own. The key is always right.
+/// A Loops with one connection for each request. The key is always right.
 pub struct RawLoops {
     pub base_url: String,
     repeated_bytes: Arc<Mutex<usize>>,
@@ -51,7 +51,7 @@ pub struct RawLoops {
 }
 
 impl RawLoops {
-    /// Starts one that answers as `script` says for each delivery.
+    /// Starts a Loops that responds to each delivery as `script` says.
     pub async fn start(script: impl FnMut(&Seen) -> RawReply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base_url = format!("http://{}/api/v1", listener.local_addr().unwrap());
@@ -66,7 +66,7 @@ impl RawLoops {
                 tokio::spawn(async move {
                     let mut stream = stream;
                     let Some(seen) = read(&mut stream).await else { return };
-                    // The key is checked, and the names at Loops are read, beside what is delivered.
+                    // Besides deliveries, there are checks of the key and requests for the catalogue.
                     let reply = if seen.method == "GET" {
                         RawReply::ok()
                     } else {
@@ -81,18 +81,18 @@ impl RawLoops {
         Self { base_url, repeated_bytes, seen }
     }
 
-    /// How much was taken of answers without an end.
+    /// The number of bytes that were written of endless responses.
     pub fn repeated_bytes(&self) -> usize {
         *self.repeated_bytes.lock().unwrap()
     }
 
-    /// What has reached it since this was last asked.
+    /// Returns the requests since the last call.
     pub fn rest(&mut self) -> Vec<Seen> {
         std::iter::from_fn(|| self.seen.try_recv().ok()).collect()
     }
 }
 
-/// Reads a request to the last byte of its body; `None` when the connection ends before.
+/// Reads a request to the last byte of its body. Returns `None` if the connection ends before that.
 async fn read(stream: &mut TcpStream) -> Option<Seen> {
     let mut bytes = Vec::new();
     let head_end = loop {
@@ -135,13 +135,13 @@ async fn write(mut stream: TcpStream, RawReply(bytes, end): RawReply, counted: &
     match end {
         End::Close => drop(stream.shutdown().await),
         End::Reset => {
-            // What was written shall arrive before the reset.
+            // The bytes must arrive before the reset.
             let _ = stream.flush().await;
             tokio::time::sleep(Duration::from_millis(50)).await;
             stream.set_zero_linger().unwrap();
         }
         End::Silence => {
-            // Until the program gives up.
+            // Waits until the program gives up.
             let mut rest = Vec::new();
             let _ = stream.read_to_end(&mut rest).await;
         }

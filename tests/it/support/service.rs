@@ -1,4 +1,4 @@
-//! The program under test, as a process of its own.
+//! The program under test, as a separate process.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -12,20 +12,20 @@ use serde_json::Value;
 
 use super::{ADMIN_TOKEN, API_KEY, EMAIL_DOMAIN, PATIENCE, WEBHOOK_SECRET, WRITE_KEY};
 
-/// How the program is started.
+/// The settings with which the program is started.
 #[derive(Clone)]
 pub struct Setup {
     env: HashMap<String, String>,
     config: Option<String>,
     data: Option<PathBuf>,
-    /// A program, with its arguments, that starts the program.
+    /// Another program, with its arguments, that starts the program.
     through: Vec<String>,
 }
 
-/// Name of the configuration file.
+/// The name of the configuration file.
 const CONFIG: &str = "segment-loops.toml";
 
-/// The running program. Dropping it kills it, and fails the test if its log holds what it must not.
+/// The running program. Dropping it kills the process, and fails the test if the log contains a secret or an address.
 pub struct Service {
     pub base_url: String,
     process: Child,
@@ -36,7 +36,7 @@ pub struct Service {
     http: reqwest::Client,
 }
 
-/// What a command of the program came to.
+/// The result of a command.
 #[derive(Debug)]
 pub struct Ran {
     pub code: Option<i32>,
@@ -44,7 +44,7 @@ pub struct Ran {
     pub stderr: String,
 }
 
-/// An answer of the program.
+/// A response of the program.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -53,7 +53,7 @@ pub struct Answer {
 }
 
 impl Setup {
-    /// The one-team case: three variables, an admin token, retries that do not keep a test waiting.
+    /// The setup of one team: three variables, an admin token, and retries that do not keep a test waiting.
     pub fn with_loops(base_url: &str) -> Self {
         let env = [
             ("LOOPS_API_KEY", API_KEY),
@@ -83,19 +83,19 @@ impl Setup {
         self.start()
     }
 
-    /// Leaves the rate to the program.
+    /// Uses the program's default rate.
     pub fn without_rate(mut self) -> Self {
         self.env.remove("LOOPS_RATE_LIMIT");
         self
     }
 
-    /// Takes all variables away.
+    /// Removes all variables.
     pub fn without_env(mut self) -> Self {
         self.env.clear();
         self
     }
 
-    /// Gives a configuration file.
+    /// Sets the text of the configuration file.
     pub fn config(mut self, text: &str) -> Self {
         self.config = Some(text.to_owned());
         self
@@ -107,7 +107,7 @@ impl Setup {
         self
     }
 
-    /// Starts the program through another one, such as `prlimit`, which takes its place.
+    /// Starts the program through another one that executes it, such as `prlimit`.
     pub fn through(mut self, other: &[&str]) -> Self {
         self.through = other.iter().map(|part| (*part).to_owned()).collect();
         self
@@ -134,14 +134,14 @@ impl Setup {
         (command, data)
     }
 
-    /// Another command, with the same settings, on a folder of data.
+    /// Another command with the same settings, on a data folder.
     pub fn other_command(&self, folder: &Path, data: &Path, arguments: &[&str]) -> Command {
         let mut command = self.plain_command(folder, arguments);
         command.arg("--data").arg(data);
         command
     }
 
-    /// Another command, with the same settings.
+    /// Another command with the same settings.
     pub fn plain_command(&self, folder: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_segment-loops"));
         command.env_clear().envs(&self.env).current_dir(folder);
@@ -154,19 +154,19 @@ impl Setup {
         command
     }
 
-    /// Runs another command with the same settings on a folder of data. What it prints must not hold
-    /// what no log may hold.
+    /// Runs another command with the same settings on a data folder. Its output must contain neither a secret nor an
+    /// address.
     pub async fn command_on(&self, data: &Path, arguments: &[&str], input: &[u8]) -> Ran {
         let folder = tempfile::tempdir().unwrap();
         let mut command = self.other_command(folder.path(), data, arguments);
         let input = input.to_owned();
-        // Elsewhere, since the scripted Loops runs on this thread.
+        // Waits on another thread, because the scripted Loops runs on this one.
         let ended = tokio::task::spawn_blocking(move || {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut process = command.spawn().unwrap();
             let mut stdin = process.stdin.take().unwrap();
             let writer = std::thread::spawn(move || {
-                // A command that ends early does not read all of it.
+                // A command that ends early does not read all its input.
                 let _ = stdin.write_all(&input);
             });
             let output = process.wait_with_output().unwrap();
@@ -187,7 +187,7 @@ impl Setup {
         ran
     }
 
-    /// Runs the program to its end, which must come by itself; gives exit code and standard error.
+    /// Runs the program until it ends on its own, and returns the exit code and standard error.
     pub fn run_to_end(&self) -> (Option<i32>, String) {
         let folder = tempfile::tempdir().unwrap();
         let (mut command, _) = self.command(folder.path());
@@ -221,8 +221,8 @@ impl Setup {
         self.start_in(folder)
     }
 
-    /// Starts the program, which may crash at any moment, even before its log says that it listens:
-    /// then no request reaches it, and `Service::has_ended` is true.
+    /// Starts the program, which may crash at any moment, even before it logs that it listens. In that case no request
+    /// reaches it, and `Service::has_ended` returns true.
     pub fn start_to_crash(&self) -> Service {
         let folder = Arc::new(tempfile::tempdir().unwrap());
         self.run_in(folder, true)
@@ -275,12 +275,12 @@ impl Service {
         Self::answer(request.basic_auth(WRITE_KEY, Some("")).body(body.to_string())).await
     }
 
-    /// A request to be completed and given to [`Service::answer`].
+    /// A request to be completed and passed to [`Service::answer`].
     pub fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
         self.http.request(method, format!("{}{path}", self.base_url)).timeout(PATIENCE)
     }
 
-    /// Sends a request.
+    /// Sends a request, and returns the response.
     pub async fn answer(request: reqwest::RequestBuilder) -> Answer {
         let response = request.send().await.unwrap();
         let status = response.status().as_u16();
@@ -296,10 +296,10 @@ impl Service {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
 
-    /// What the admin API says of a message, once `is_reached` is true of it.
+    /// Waits until `is_reached` is true of a message, and returns it as the admin API shows it.
     ///
-    /// The program records an outcome after Loops has answered, and offers nothing to wait on: so
-    /// this asks again, without a pause that a slow machine could outlast.
+    /// The program records an outcome after Loops has responded, and offers no way to wait for that. So this polls the
+    /// API.
     pub async fn message(&self, id: &str, is_reached: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -318,14 +318,14 @@ impl Service {
         Self::answer(self.request(reqwest::Method::GET, path).bearer_auth(ADMIN_TOKEN)).await
     }
 
-    /// The messages as they are stored, by message id. The admin API does not show contents.
+    /// The stored messages by message id. The admin API does not show contents.
     pub async fn stored(&self) -> HashMap<String, Vec<Value>> {
         let read = |payload: Vec<u8>| serde_json::from_slice(&payload).unwrap();
         let each = self.stored_bytes().await.into_iter();
         each.map(|(id, payloads)| (id, payloads.into_iter().map(read).collect())).collect()
     }
 
-    /// The same, as bytes: what is nested deeply, or beyond a double's range, is no JSON to others.
+    /// The same as bytes, because other parsers refuse deeply nested JSON and numbers beyond a double's range.
     pub async fn stored_bytes(&self) -> HashMap<String, Vec<Vec<u8>>> {
         let mut stored: HashMap<String, Vec<Vec<u8>>> = HashMap::new();
         let database = self.database();
@@ -340,12 +340,12 @@ impl Service {
         stored
     }
 
-    /// Changes the configuration file.
+    /// Overwrites the configuration file.
     pub fn write_config(&self, text: &str) {
         std::fs::write(self.folder.path().join(CONFIG), text).unwrap();
     }
 
-    /// Changes the database from outside, as only time does otherwise.
+    /// Changes the database from outside, for example to simulate the passing of time.
     pub async fn alter(&self, statement: &'static str) {
         self.database().execute_batch(statement).unwrap();
     }
@@ -357,23 +357,23 @@ impl Service {
         database
     }
 
-    /// The number of the process.
+    /// The process id.
     pub fn id(&self) -> u32 {
         self.process.id()
     }
 
-    /// The folder of the database.
+    /// The data folder.
     pub fn data(&self) -> &Path {
         &self.data
     }
 
-    /// The log so far, a JSON object a line.
+    /// The log so far, with a JSON object for each line.
     pub fn log(&self) -> Vec<Value> {
         let lines = self.log.lock().unwrap();
         lines.iter().map(|line| serde_json::from_str(line).unwrap_or_default()).collect()
     }
 
-    /// Waits for a log line that `is_it` knows.
+    /// Waits for a log line that satisfies `is_it`.
     pub async fn logged(&self, is_it: impl Fn(&Value) -> bool) -> Value {
         let began = Instant::now();
         loop {
@@ -385,19 +385,19 @@ impl Service {
         }
     }
 
-    /// Kills the program as `kill -9` does and starts it again on the same database.
+    /// Kills the program like `kill -9`, and starts it again on the same database.
     pub fn crash_and_restart(mut self, setup: &Setup) -> Service {
         self.crash();
         self.restart(setup)
     }
 
-    /// Ends the program as `kill -9` does.
+    /// Kills the program like `kill -9`.
     pub fn crash(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
     }
 
-    /// Stops the program as a container platform does and starts it again on the same database.
+    /// Stops the program as a container platform does, and starts it again on the same database.
     pub async fn stop_and_restart(mut self, setup: &Setup) -> Service {
         assert_eq!(self.stop().await, Some(0));
         self.restart(setup)
@@ -413,7 +413,7 @@ impl Service {
         signal(self.process.id(), name);
     }
 
-    /// Stops the program with SIGTERM; gives its exit code.
+    /// Stops the program with SIGTERM, and returns its exit code.
     pub async fn stop(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait().await
@@ -424,7 +424,7 @@ impl Service {
         self.process.try_wait().unwrap().is_some()
     }
 
-    /// Waits for the program's end; the scripted Loops goes on meanwhile, on the same thread.
+    /// Waits for the program's end. The scripted Loops continues in the meantime on the same thread.
     pub async fn wait(&mut self) -> Option<i32> {
         let began = Instant::now();
         loop {
@@ -457,7 +457,7 @@ impl Drop for Service {
     }
 }
 
-/// Sends a signal with the shell's own `kill`: there may be no program of that name.
+/// Sends a signal with the shell's built-in `kill`, because there may be no program of that name.
 pub fn signal(process: u32, name: &str) {
     let command = format!("kill -{name} {process}");
     assert!(Command::new("sh").args(["-c", &command]).status().unwrap().success());

@@ -1,4 +1,4 @@
-//! The source files, the modules that they are, and which file refers to which.
+//! The source files with their modules, and the references between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use super::references::{Kind, Reference, references};
 /// The path of a module, from the root of the crate: `["queue", "ask"]`.
 type Module = Vec<String>;
 
-/// How many `pub use` may lead from a name to the file that has it.
+/// The largest number of `pub use` between a name and the file that defines it.
 const EXPORTS_MAX: usize = 8;
 
 /// All source files and what they refer to.
@@ -27,7 +27,7 @@ impl Files {
         }))
     }
 
-    /// Makes them of files' paths below `src`, and their contents.
+    /// Creates the set from files' paths below `src` and their contents.
     pub fn of(files: impl IntoIterator<Item = (PathBuf, String)>) -> Self {
         let by_module = files.into_iter().map(|(file, source)| {
             let module = module_of(&file);
@@ -53,7 +53,7 @@ impl Files {
         tops.map(|module| module[0].as_str()).collect()
     }
 
-    /// Returns the file that has what a path names: that of the module, or the one from which it re-exports the
+    /// Returns the file that defines the item of a path: the module's own, or the one from which it re-exports the
     /// name.
     fn target(&self, path: &[String], steps_left: usize) -> Option<Module> {
         let depth =
@@ -76,7 +76,7 @@ impl Files {
         }
     }
 
-    /// Returns the files that each file of a top-level module imports or names in its code, of the same module.
+    /// Returns for each file of a top-level module the files of the same module that it imports or names in its code.
     fn edges(&self, top: &str) -> BTreeMap<Module, BTreeSet<Module>> {
         let of_top = |module: &Module| module.first().is_some_and(|first| first == top);
         let files = self.iter().filter(|(module, _)| of_top(module));
@@ -110,7 +110,7 @@ impl Files {
     }
 }
 
-/// Completes paths whose first name is a module that a glob has brought: `resolve::A` behind `use super::*`.
+/// Completes paths that begin with a module imported by a glob: `resolve::A` after `use super::*`.
 fn resolve_globs(found: &mut [Reference], modules: &BTreeSet<Module>) {
     let is_glob = |reference: &&Reference| {
         reference.is_ours && reference.path.last().is_some_and(|last| last == "*")
@@ -147,7 +147,7 @@ fn reached_from<'e>(
     reached
 }
 
-/// Returns the module that a file below `src` is: `a::b` for `a/b.rs` and for `a/b/mod.rs`; the root for `lib.rs`.
+/// Returns the module of a file below `src`: `a::b` for `a/b.rs` and for `a/b/mod.rs`, and the root for `lib.rs`.
 fn module_of(file: &Path) -> Module {
     let without = file.with_extension("");
     let mut names: Module =

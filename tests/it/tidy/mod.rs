@@ -1,5 +1,5 @@
-//! The import rules: a module knows the ones behind it on a message's way, never those before it. They are checked
-//! on parsed source, so that it does not matter how an import is written.
+//! The import rules: a module may import the modules after it on a message's way, never those before it. The rules are
+//! checked on parsed source, so that it does not matter how an import is written.
 
 mod files;
 mod references;
@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use files::Files;
 use references::{Kind, Reference, references};
 
-/// What each module may import of ours. `telemetry` (names of metrics) and `crash` (points for tests) are
-/// open to all, and so is `simulation`, which exists in unit tests alone.
+/// Modules that every module may import: `telemetry` (names of metrics), `crash` (points for tests), and `simulation`,
+/// which exists only in unit tests.
 const OPEN: [&str; 3] = ["telemetry", "crash", "simulation"];
 
-/// The others.
+/// The modules that each module may import besides those in `OPEN`.
 fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
         ("clock", &[] as &[_]),
@@ -30,7 +30,7 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("destination", &["js", "action", "segment", "trigger", "mapping", "loops"]),
         ("large", &[]),
         ("queue", &["js", "action", "segment", "clock"]),
-        // Of `config` only `StoreConfig`: the store alone knows which keys concern its engine.
+        // From `config` only `StoreConfig`: only the store knows which keys concern its engine.
         ("store", &["queue", "action", "segment", "clock", "secret", "config"]),
         (
             "delivery",
@@ -39,7 +39,7 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("feedback", &["queue", "segment", "secret"]),
         ("alerts", &["queue"]),
         ("http", &["js", "queue", "segment", "clock", "secret", "large", "feedback"]),
-        // Its API speaks with the error type of `http`. Of `config` only how texts are read.
+        // Its API uses the error type of `http`. From `config` it uses only the reading of texts.
         (
             "console",
             &[
@@ -55,12 +55,12 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
                 "config",
             ],
         ),
-        // Of `feedback` only whether a secret holds a key.
+        // From `feedback` only the check that a secret contains a key.
         ("config", &["js", "destination", "secret", "feedback"]),
-        // Of `http` only the marker that makes the server drop a connection; of `loops` and `feedback` what it needs to
-        // send webhooks as Loops does.
+        // From `http` only the marker that makes the server drop a connection; from `loops` and `feedback` what it
+        // needs to send webhooks as Loops does.
         ("sandbox", &["clock", "secret", "http", "loops", "feedback"]),
-        // Only in tests: around everything between the intake and Loops.
+        // Only in tests: it wraps everything between the intake and Loops.
         (
             "simulation",
             &[
@@ -78,11 +78,11 @@ fn rules() -> BTreeMap<&'static str, &'static [&'static str]> {
     ])
 }
 
-/// Modules whose files still import each other in circles: to read one of them is to read them all. A module that is
-/// free of circles is taken off the list, and none is added.
+/// Modules whose files still import each other in circles, so that none can be read without the others. A module
+/// without circles is removed from the list, and none is added.
 const WITH_CIRCLES: [&str; 3] = ["cli", "console", "store"];
 
-/// Crates that belong to some modules alone.
+/// Crates that only some modules may use.
 const CRATES: [(&str, &[&str]); 14] = [
     ("rusqlite", &["store"]),
     ("tokio_postgres", &["store"]),
@@ -140,7 +140,7 @@ fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// The top-level modules of ours that a file refers to.
+/// Our top-level modules that a file refers to.
 fn imported<'r>(found: &'r [Reference], modules: &[&str]) -> Vec<&'r str> {
     let ours = found.iter().filter(|reference| reference.is_ours);
     let tops = ours.filter_map(|reference| reference.path.first());
@@ -221,7 +221,7 @@ fn modules_import_only_what_they_may() {
     assert!(files.iter().count() > 30);
     let mut wrong = Vec::new();
     for (file, found) in files.iter() {
-        // What unit tests import is their own matter, also in a file of their own.
+        // Unit tests may import anything, also in a separate file.
         if file.last().is_some_and(|name| name == "tests") {
             continue;
         }
@@ -235,7 +235,7 @@ fn modules_import_only_what_they_may() {
         } else {
             assert!(["app", "cli", "lib", "main"].contains(&module), "no rule for {module}");
         }
-        // Behind another name of the crate, nothing would be seen.
+        // References through another name of the crate would not be found.
         let renames = |it: &&Reference| it.is_ours && it.path.is_empty() && it.alias.is_some();
         if found.iter().any(|it| renames(&it)) {
             wrong.push(format!("{}: {module} gives the crate another name", file.join("::")));
@@ -264,7 +264,7 @@ fn circles_are_found() {
     for straight in ["", "use crate::x::B;", "#[cfg(test)] mod tests { use super::super::B; }"] {
         assert!(with(straight).circles("a").is_empty(), "{straight}");
     }
-    // The name that the module re-exports is the file's that has it.
+    // A name that the module re-exports belongs to the file that defines it.
     for (round, circle) in [
         ("use super::B;", &["a::b", "a::c"][..]),
         ("fn f() { crate::a::b::g(); }", &["a::b", "a::c"]),
@@ -302,7 +302,7 @@ fn the_time_and_the_environment_have_one_reader_each() {
     let readers = [
         (["Timestamp", "now"], &["clock"][..]),
         (["SystemTime", "now"], &["clock"]),
-        // `main` looks at a variable of the allocator, which is not configuration.
+        // `main` reads a variable of the allocator, which is not configuration.
         (["env", "var"], &["config", "simulation", "main"]),
         (["env", "vars"], &["config", "simulation", "main"]),
         (["env", "var_os"], &["config", "simulation", "main"]),

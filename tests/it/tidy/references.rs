@@ -1,4 +1,4 @@
-//! What a source file refers to: every path in its `use` trees, its code and the bodies of its macros.
+//! The references of a source file: every path in its `use` trees, its code and the bodies of its macros.
 
 use proc_macro2::{Delimiter, TokenStream, TokenTree};
 use syn::visit::{self, Visit};
@@ -7,12 +7,12 @@ use syn::{Attribute, ItemMod, ItemUse, Macro, Meta, MetaList, UseTree, Visibilit
 /// A path that begins at the root of our crate, or with the name of another crate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reference {
-    /// The names of it: `["queue", "Work"]` for `crate::queue::Work`, `["axum", "Router"]` for another crate. `*` for a
-    /// glob.
+    /// The names of the path: `["queue", "Work"]` for `crate::queue::Work`, `["axum", "Router"]` for another crate. A
+    /// glob is `*`.
     pub path: Vec<String>,
     pub is_ours: bool,
     pub kind: Kind,
-    /// The name under which a `use` makes it known, if it is another one.
+    /// The name that a `use` gives it with `as`.
     pub alias: Option<String>,
 }
 
@@ -24,11 +24,11 @@ pub enum Kind {
     Export,
     /// In code.
     Code,
-    /// In something that only unit tests have.
+    /// In an item that only unit tests have.
     Test,
 }
 
-/// Returns what a file refers to that is the module `module`, without its unit tests.
+/// Returns the references of the file of the module `module`, without its unit tests.
 pub fn references(source: &str, module: &[String]) -> Vec<Reference> {
     let file = syn::parse_file(source).unwrap();
     let children = file.items.iter().filter_map(|item| match item {
@@ -43,14 +43,14 @@ pub fn references(source: &str, module: &[String]) -> Vec<Reference> {
     };
     walk.visit_file(&file);
     resolve_exports(&mut walk.found);
-    // A path of one name is a variable, or an item of this file.
+    // A path with one name is a variable or an item of this file.
     walk.found.retain(|reference| {
         reference.is_ours || reference.path.len() > 1 || reference.kind != Kind::Code
     });
     walk.found
 }
 
-/// Completes paths in code whose first name is one that the file re-exports.
+/// Completes paths in code that begin with a name that the file re-exports.
 fn resolve_exports(found: &mut [Reference]) {
     let exports = found.iter().filter(|export| export.is_ours && export.kind == Kind::Export);
     let exports: Vec<(String, Vec<String>)> = exports
@@ -66,7 +66,7 @@ fn resolve_exports(found: &mut [Reference]) {
 }
 
 impl Reference {
-    /// Returns the name that a `use` makes known.
+    /// Returns the name that a `use` brings into scope.
     pub fn name(&self) -> Option<&str> {
         self.alias.as_ref().or(self.path.last()).map(String::as_str)
     }
@@ -75,7 +75,7 @@ impl Reference {
 struct Walk {
     /// The module that the walk is in.
     module: Vec<String>,
-    /// The modules that it declares, and those of the modules around it within the file.
+    /// The modules that it declares, and those that the enclosing modules in the file declare.
     children: Vec<Vec<String>>,
     is_test: bool,
     found: Vec<Reference>,
@@ -96,7 +96,7 @@ impl Walk {
             }
             rest = others;
         }
-        // A path of one name is a variable, a function, an item of this module: nothing from elsewhere.
+        // A path with one name is a variable, a function or an item of this module, and nothing from elsewhere.
         if from.is_none()
             && names.len() > 1
             && self.children.last().is_some_and(|known| known.contains(&names[0]))
@@ -142,7 +142,7 @@ impl Walk {
         self.token_paths(&tokens, &[]);
     }
 
-    /// Notes the paths in `tokens`, each behind the names `before`.
+    /// Notes the paths in `tokens`, each after the names `before`.
     fn token_paths(&mut self, tokens: &[TokenTree], before: &[String]) {
         let is_colon =
             |at: usize| matches!(tokens.get(at), Some(TokenTree::Punct(p)) if p.as_char() == ':');
@@ -230,7 +230,7 @@ impl<'ast> Visit<'ast> for Walk {
 
     fn visit_item_mod(&mut self, item: &'ast ItemMod) {
         let Some((_, items)) = &item.content else { return };
-        // What unit tests inside a file import is their own matter.
+        // Unit tests inside a file may import anything.
         if is_for_tests(&item.attrs) {
             return;
         }
@@ -260,7 +260,7 @@ impl<'ast> Visit<'ast> for Walk {
         visit::visit_path(self, path);
     }
 
-    // `pub(in crate::a)` and `pub(super)` are no references.
+    // `pub(in crate::a)` and `pub(super)` are not references.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 
     fn visit_macro(&mut self, item: &'ast Macro) {

@@ -47,7 +47,7 @@ impl FindBy<'_> {
 }
 
 impl Client {
-    /// Returns a contact with all its properties; `None` if there is no such contact.
+    /// Returns a contact with all its properties; `None` if Loops has no such contact.
     pub async fn find(
         &self,
         slot: &Slot,
@@ -64,7 +64,7 @@ impl Client {
         }
     }
 
-    /// Returns whether Loops no longer sends mails to a contact; `None` if there is no such contact.
+    /// Returns whether Loops no longer sends mails to a contact; `None` if Loops has no such contact.
     pub async fn is_suppressed(
         &self,
         slot: &Slot,

@@ -45,7 +45,7 @@ pub enum AttemptOutcome {
 }
 
 impl AttemptOutcome {
-    /// Those that this release gives.
+    /// The outcomes that this release records.
     pub const ALL: [AttemptOutcome; 8] = [
         AttemptOutcome::Delivered,
         AttemptOutcome::DeliveredBefore,

@@ -20,7 +20,7 @@ pub enum FailureReason {
     Invalid,
     /// Its user id is a placeholder that stands for "no id".
     PlaceholderId,
-    /// It was held, and somebody discarded it.
+    /// It was held, and then discarded by an operator.
     Discarded,
     /// The stored message or its records cannot be read or contradict each other, or its delivery panicked
     /// again and again.
@@ -30,7 +30,7 @@ pub enum FailureReason {
 }
 
 impl FailureReason {
-    /// Those that this release gives.
+    /// The reasons that this release gives.
     pub const ALL: [FailureReason; 6] = [
         FailureReason::Refused,
         FailureReason::Expired,
@@ -80,7 +80,7 @@ pub enum NotNeededReason {
 }
 
 impl NotNeededReason {
-    /// Those that this release gives.
+    /// The reasons that this release gives.
     pub const ALL: [NotNeededReason; 2] = [NotNeededReason::Unchanged, NotNeededReason::Stale];
 
     /// Returns the name, as stored and shown.

@@ -66,11 +66,11 @@ impl OriginKind {
 /// The workflow, campaign, transactional mail or mailing list that an event belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// What it is.
+    /// Its kind.
     pub kind: OriginKind,
     /// Its id at Loops.
     pub id: String,
-    /// Its name; `None` where Loops gives the id alone.
+    /// Its name; `None` if Loops sends only the id.
     pub name: Option<String>,
 }
 

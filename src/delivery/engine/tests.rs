@@ -71,7 +71,7 @@ impl Queue {
     fn note(&self, method: &'static str, seq: Seq, token: i64) {
         let mut log = self.log.lock().unwrap();
         log.push((method, seq.0, token));
-        // An engine that never gets further fails the test instead of running for ever.
+        // An engine that makes no progress fails the test instead of running forever.
         if log.len() > 10_000 {
             self.stop.by(Instant::now());
         }

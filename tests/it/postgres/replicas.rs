@@ -100,7 +100,7 @@ async fn three_replicas_lose_nothing_whatever_becomes_of_one_or_of_the_database(
     assert!(late <= IN_FLIGHT_MAX, "{late} requests of a replica that lost its lease");
     eprintln!("{late} requests of a replica that was frozen beyond its lease");
 
-    // The holder is stopped: it returns the lease, and the next holder counts the requests of its last second.
+    // The holder is stopped: it returns the lease, and the next holder treats the past second as used up.
     let stopped = holder(&sql, &replicas, None).await;
     assert_eq!(replicas[stopped].service.stop().await, Some(0));
     another_delivers(&replicas, stopped).await;

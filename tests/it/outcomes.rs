@@ -180,7 +180,10 @@ async fn a_host_that_is_not_there_or_not_loops_is_named_in_the_log_with_what_to_
     let line = service.logged(|line| line["message"] == "attempt").await;
     assert_eq!((&line["status"], &line["outcome"]), (&json!(200), &json!("retry")));
     let error = line["error"].as_str().unwrap();
-    assert!(error.contains("not one of Loops") && error.contains(&loops.base_url), "{line}");
+    assert!(
+        error.contains("does not come from Loops") && error.contains(&loops.base_url),
+        "{line}"
+    );
 }
 
 /// Whether delivery is paused, by the metrics.

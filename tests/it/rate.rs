@@ -179,7 +179,7 @@ async fn after_429s_the_rate_falls_at_once_and_comes_back_to_the_whole() {
         .windows(2)
         .position(|pair| pair[1].duration_since(pair[0]).as_secs_f64() > 0.8)
         .expect("a pause");
-    // The rate grows by a tenth every two seconds.
+    // The rate grows back by a tenth of the whole every two seconds.
     let most = most_in_a_second(&slow[paused + 1..]);
     assert!(most <= 20 + 3 * 4, "{most}");
     let began = Instant::now();

@@ -115,7 +115,7 @@ pub type SharedClock = Arc<dyn Clock>;
 pub struct SystemClock;
 
 impl Clock for SystemClock {
-    #[allow(clippy::disallowed_methods, reason = "this is the one place")]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place")]
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }

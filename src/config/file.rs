@@ -115,7 +115,7 @@ fn of_toml(value: toml::Value) -> Value {
     match value {
         toml::Value::String(text) => Value::String(text),
         // Numbers are doubles, as in JavaScript.
-        #[allow(clippy::cast_precision_loss, reason = "see above")]
+        #[expect(clippy::cast_precision_loss, reason = "see above")]
         toml::Value::Integer(number) => Value::Number(number as f64),
         toml::Value::Float(number) => Value::Number(number),
         toml::Value::Boolean(flag) => Value::Bool(flag),

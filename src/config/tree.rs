@@ -31,7 +31,7 @@ pub(super) struct Tree {
 /// `[server]`. Times in milliseconds, sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "config/default.toml is the reference")]
+#[expect(missing_docs, reason = "config/default.toml is the reference")]
 pub struct ServerConfig {
     pub listen: SocketAddr,
     pub admin_listen: Option<SocketAddr>,
@@ -62,7 +62,7 @@ pub struct ServerConfig {
 /// `[store]`. Times in hours, sizes in bytes.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "config/default.toml is the reference")]
+#[expect(missing_docs, reason = "config/default.toml is the reference")]
 pub struct StoreConfig {
     pub data: PathBuf,
     pub url: Option<Secret>,
@@ -138,7 +138,7 @@ impl TryFrom<String> for WalMode {
 /// `[delivery]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "config/default.toml is the reference")]
+#[expect(missing_docs, reason = "config/default.toml is the reference")]
 pub struct DeliveryConfig {
     pub retry_min_ms: u64,
     pub retry_max_ms: u64,
@@ -152,7 +152,7 @@ pub struct DeliveryConfig {
 /// `[log]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "config/default.toml is the reference")]
+#[expect(missing_docs, reason = "config/default.toml is the reference")]
 pub struct LogConfig {
     pub format: LogFormat,
     pub level: String,
@@ -161,7 +161,7 @@ pub struct LogConfig {
 /// `[console]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "config/default.toml is the reference")]
+#[expect(missing_docs, reason = "config/default.toml is the reference")]
 pub struct ConsoleConfig {
     pub public_url: Option<String>,
 }
@@ -169,7 +169,7 @@ pub struct ConsoleConfig {
 /// `[alerts]`.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(missing_docs, reason = "config/default.toml is the reference")]
+#[expect(missing_docs, reason = "config/default.toml is the reference")]
 pub struct AlertsConfig {
     pub webhook_url: Option<Secret>,
     pub(super) webhook_url_file: Option<PathBuf>,

@@ -32,7 +32,6 @@ const TOO_MANY: u16 = 429;
 
 /// The possible diagnoses, worst first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the sentences say it")]
 pub enum DiagnosisCode {
     StoreDown,
     StoreFull,

@@ -243,7 +243,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked before")]
     fn max_age(&mut self) -> Option<Option<u64>> {
         match self.one_of(&["max_age_s"]) {
             None => Some(None),

@@ -42,7 +42,7 @@ impl Subscription {
         }
         if let Some(seconds) = self.max_age_s {
             // At most a year of them.
-            #[allow(clippy::cast_precision_loss, reason = "see above")]
+            #[expect(clippy::cast_precision_loss, reason = "see above")]
             keys.push(("max_age_s", Value::Number(seconds as f64)));
         }
         if self.resubscribe {

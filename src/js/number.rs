@@ -37,7 +37,7 @@ fn whole_number(digits: &str, radix: u32) -> f64 {
 }
 
 /// Returns a count, such as an array's length, as a number.
-#[allow(clippy::cast_precision_loss, reason = "nothing in memory has 2^53 parts")]
+#[expect(clippy::cast_precision_loss, reason = "nothing in memory has 2^53 parts")]
 pub fn count(count: usize) -> f64 {
     count as f64
 }

@@ -17,7 +17,7 @@ pub fn from_utf16(units: &[u16]) -> String {
 
 /// Returns the index that JavaScript's `slice` and `substring` make of a number that is not counted from the
 /// end: a whole number from 0 to `length`, and 0 for NaN.
-#[allow(
+#[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "cut to 0..=length first"

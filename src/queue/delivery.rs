@@ -124,7 +124,7 @@ impl DeliveryRecord {
 
 /// The state of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the words of the README")]
+#[expect(missing_docs, reason = "the words of the README")]
 pub enum DeliveryState {
     Pending,
     Delivered,

@@ -10,7 +10,7 @@ use crate::js::{Object, Value, is_space, number_text};
 
 /// The type of call that a message records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[allow(missing_docs, reason = "each is Segment's word for itself")]
+#[expect(missing_docs, reason = "each is Segment's word for itself")]
 pub enum MessageType {
     Identify,
     Track,
@@ -144,7 +144,7 @@ impl Message {
     /// sender's clock. `None` if it is missing or not a date.
     pub fn timestamp(&self) -> Option<Timestamp> {
         let milliseconds = parse_date(self.value.get("timestamp")?.as_str()?)?;
-        #[allow(clippy::cast_possible_truncation, reason = "it saturates, and is refused then")]
+        #[expect(clippy::cast_possible_truncation, reason = "it saturates, and is refused then")]
         Timestamp::from_millisecond(milliseconds as i64).ok()
     }
 

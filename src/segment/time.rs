@@ -59,7 +59,7 @@ fn since_1970(number: f64) -> Option<Timestamp> {
         seconds.into_iter().find(|seconds| (1e9..1e10).contains(seconds))
     };
     let seconds = Some(number).filter(|number| (1e8..1e10).contains(number)).or_else(from_units)?;
-    #[allow(clippy::cast_possible_truncation, reason = "at most thirteen digits")]
+    #[expect(clippy::cast_possible_truncation, reason = "at most thirteen digits")]
     Timestamp::from_millisecond((seconds * 1e3).round() as i64).ok()
 }
 
@@ -80,7 +80,7 @@ fn spelled(text: &str) -> Option<Timestamp> {
     if !is_clear {
         return None;
     }
-    #[allow(clippy::cast_possible_truncation, reason = "bounded by JavaScript's range of dates")]
+    #[expect(clippy::cast_possible_truncation, reason = "bounded by JavaScript's range of dates")]
     let read = Timestamp::from_millisecond(parse_date(text)? as i64).ok()?;
     // JavaScript reads February 30 as March 1. An offset may move a time to the next day, or the day before.
     let written = if has_year_first { numbers.nth(2) } else { numbers.find(|n| n.len() <= 2) };

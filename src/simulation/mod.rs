@@ -119,7 +119,7 @@ fn run<F: Fixture + Send + Sync + 'static>(seed: u64) -> Outcome {
     runtime.block_on(run::run(seed, fixture))
 }
 
-#[allow(clippy::disallowed_methods, reason = "it only chooses what a test does")]
+#[expect(clippy::disallowed_methods, reason = "it only chooses what a test does")]
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().expect(variable))
 }

@@ -65,7 +65,7 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> f64 {
     exact(era * 146_097 + day_of_era - 719_468)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "far below 2^53 where the result is a date")]
+#[expect(clippy::cast_precision_loss, reason = "far below 2^53 where the result is a date")]
 fn exact(number: i64) -> f64 {
     number as f64
 }

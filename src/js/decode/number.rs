@@ -29,7 +29,7 @@ pub(super) fn is_number(text: &[u8]) -> bool {
 
 /// Turns a whole number that its double does not hold exactly into a string of its digits.
 pub(super) fn keep_digits(value: &mut Value, written: &[u8]) {
-    #[allow(
+    #[expect(
         clippy::cast_possible_truncation,
         reason = "a double beyond the range differs from every whole number in it"
     )]

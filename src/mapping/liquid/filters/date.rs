@@ -91,7 +91,7 @@ fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, RenderError> {
         // Minutes west of Greenwich, as in JavaScript.
         other => (other.to_number(), None),
     };
-    #[allow(clippy::cast_precision_loss, reason = "milliseconds of 20,000 years are exact")]
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds of 20,000 years are exact")]
     let shown = timestamp_at(timestamp.as_millisecond() as f64 - minutes * 60_000.0);
     Ok(shown.map(|shown| Moment { shown, minutes, zone }))
 }
@@ -99,7 +99,7 @@ fn moment(value: &Val, offset: &Val) -> Result<Option<Moment>, RenderError> {
 fn timestamp(milliseconds: f64) -> Option<Timestamp> {
     // jiff's range ends with the year 9999, JavaScript's with the year 275760.
     let is_known = milliseconds.abs() < 3e14;
-    #[allow(clippy::cast_possible_truncation, reason = "checked to be in the range")]
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be in the range")]
     let whole = if is_known { milliseconds.trunc() as i64 } else { return None };
     Timestamp::from_millisecond(whole).ok()
 }

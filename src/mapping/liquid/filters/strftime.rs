@@ -166,7 +166,7 @@ fn week(at: DateTime, first_day: i16) -> i16 {
     (now - (7 - new_year + first_day)).div_euclid(7) + 1
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "checked to be a moment that can be shown")]
+#[expect(clippy::cast_possible_truncation, reason = "checked to be a moment that can be shown")]
 fn offset(moment: &Moment, code: &Code<'_>) -> String {
     let minutes = moment.minutes.abs() as i64;
     let sign = if moment.minutes > 0.0 { '-' } else { '+' };

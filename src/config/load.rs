@@ -37,7 +37,7 @@ pub struct Flags {
     pub log_format: Option<LogFormat>,
 }
 
-/// Loads and checks the configuration. `environment` comes from [`super::environment`], or from a test.
+/// Loads and checks the configuration. `environment` comes from [`environment`](super::environment()), or from a test.
 pub fn load(flags: &Flags, environment: HashMap<String, String>) -> Result<Config, ConfigError> {
     let (tree, place) = load_tree(flags, environment)?;
     check(tree, &place)

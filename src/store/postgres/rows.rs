@@ -24,7 +24,7 @@ pub(super) fn from_json(warnings: Option<&str>, table: &'static str) -> Result<V
     serde_json::from_str(json).map_err(|_| Fault::Unreadable { table, column: "warnings" })
 }
 
-/// A row of [`super::work::PENDING`] or [`super::work::HEADS`].
+/// Reads a row of `PENDING` or `HEADS` in `work`.
 pub(super) fn head(row: &Row) -> Result<Head, Fault> {
     Ok(Head {
         seq: Seq(get(row, 0)?),
@@ -34,7 +34,7 @@ pub(super) fn head(row: &Row) -> Result<Head, Fault> {
     })
 }
 
-/// A row of [`super::work::OPEN_MESSAGE`]; its requests and the subscriptions that are settled are still missing.
+/// Reads a row of `OPEN_MESSAGE` in `work`, without its requests and the subscriptions that are settled.
 pub(super) fn job(row: &Row) -> Result<Job, Fault> {
     Ok(Job {
         source: get(row, 0)?,
@@ -53,7 +53,7 @@ pub(super) fn job(row: &Row) -> Result<Job, Fault> {
     })
 }
 
-/// A row of [`super::work::REQUESTS`]. A request to an endpoint that this release does not know is an error: it
+/// Reads a row of `REQUESTS` in `work`. A request to an endpoint that this release does not know is an error: it
 /// cannot be sent, since its effect is unknown.
 pub(super) fn frozen_request(row: &Row) -> Result<FrozenRequest, Fault> {
     let unreadable = Fault::Unreadable { table: "requests", column: "path" };

@@ -43,7 +43,7 @@ pub(super) const LOOKUPS_MAX: u32 = 3;
 
 /// The queue in one SQLite file.
 ///
-/// Dropped without [`Store::close`], it loses nothing that was acknowledged.
+/// Dropped without [`close`](crate::queue::Store::close), it loses nothing that was acknowledged.
 #[derive(Debug)]
 pub struct SqliteStore {
     pub(super) readers: Readers,

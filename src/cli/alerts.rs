@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 
+use super::error::CliError;
 use super::options::ConfigOptions;
-use super::{CliError, runtime, say};
+use super::output::say;
+use super::process::runtime;
 use crate::app::{AlertSender, host};
 use crate::clock::SystemClock;
 use crate::config;

@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::HumanBytes;
 
+use super::error::CliError;
+use super::input::is_stream;
 use super::options::{StoreOptions, size, whole};
-use super::{CliError, is_stream, runtime, say, start_telemetry, warn};
+use super::output::{say, warn};
+use super::process::{runtime, start_telemetry};
 use crate::config;
 use crate::crash;
 use crate::store::{self, BackedUp, BackupTo, CopyError};

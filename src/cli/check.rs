@@ -7,8 +7,12 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::cases;
+use super::database::open_store;
+use super::error::CliError;
 use super::options::ConfigOptions;
-use super::{CliError, cases, open_store, runtime, say};
+use super::output::say;
+use super::process::runtime;
 use crate::app::must_know_somebody;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Config, DestinationConfig, Flags, Planner, Problem, Stage};

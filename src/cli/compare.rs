@@ -6,8 +6,12 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::database::{open_store, store_fault};
+use super::error::CliError;
+use super::input::unreadable;
 use super::options::{DestinationOption, StoreOptions, size, whole};
-use super::{CliError, open_store, runtime, say, start_telemetry, store_fault, unreadable};
+use super::output::say;
+use super::process::{runtime, start_telemetry};
 use crate::config::{self, Flags};
 use crate::console::compare::received::ReceivedError;
 use crate::console::compare::work::Broken;

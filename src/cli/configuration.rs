@@ -2,8 +2,9 @@
 
 use clap::{Args, Subcommand};
 
+use super::error::CliError;
 use super::options::ServiceOptions;
-use super::{CliError, say};
+use super::output::say;
 use crate::config::{self, Effective};
 
 /// Options of `config`.

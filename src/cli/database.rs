@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::CliError;
+use super::error::CliError;
 use crate::app::AppError;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{Keyless, Planner, StoreConfig};

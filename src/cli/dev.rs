@@ -10,8 +10,10 @@ use std::sync::Arc;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::error::CliError;
+use super::output::say;
+use super::process::{report_dropped_lines, runtime, start_telemetry, stop_signal};
 use super::sandbox::{listen, new_sandbox, send_webhooks, serve};
-use super::{CliError, report_dropped_lines, runtime, say, start_telemetry, stop_signal};
 use crate::app::{App, Outlets};
 use crate::clock::SystemClock;
 use crate::config::{self, Config, ConfigError, Flags, LogFormat};

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
 
+use super::database::{must_be_known, open_existing, record, store_fault};
+use super::error::CliError;
+use super::input::read_text;
 use super::options::{DestinationOption, StoreOptions};
-use super::{
-    CliError, must_be_known, open_existing, read_text, record, runtime, say, start_telemetry,
-    store_fault,
-};
+use super::output::say;
+use super::process::{runtime, start_telemetry};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Flags};
 use crate::console::erasures::{self, Erasure, Erasures};

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufWriter, Write};
 
 use clap::Args;
 
-use super::CliError;
+use super::error::CliError;
 use crate::destination::subscription::{Subscription, TriggerText, read};
 use crate::destination::{ActionKind, CompiledSubscription, DestinationOptions, Unsupported};
 use crate::js::Value;

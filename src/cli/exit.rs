@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::CliError;
+use super::error::CliError;
 use crate::app::AppError;
 
 /// How a command ended. The numbers are part of the interface: docs/commands.md and `--help` list them.

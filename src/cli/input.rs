@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use super::CliError;
+use super::error::CliError;
 
 /// Returns whether a file of the command line stands for standard input or output.
 pub(super) fn is_stream(file: &Path) -> bool {

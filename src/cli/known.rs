@@ -8,11 +8,12 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::HumanCount;
 
+use super::database::{must_be_known, open_store, store_fault};
+use super::error::CliError;
+use super::input::{open_input, shown};
 use super::options::{DestinationOption, StoreOptions};
-use super::{
-    CliError, counted, must_be_known, open_input, open_store, runtime, say, shown, start_telemetry,
-    store_fault,
-};
+use super::output::{counted, say};
+use super::process::{runtime, start_telemetry};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::queue::{KnownContact, Store};

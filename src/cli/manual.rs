@@ -3,11 +3,12 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Command, CommandFactory as _};
+use clap::{Args, Command};
 use clap_complete::Shell;
 use clap_mangen::Man;
 
-use super::{Cli, CliError, say};
+use super::error::CliError;
+use super::output::say;
 use crate::clock::{Clock as _, SystemClock};
 
 /// Options of `completions`.
@@ -36,8 +37,8 @@ pub struct ManArgs {
     to: PathBuf,
 }
 
-pub(super) fn complete(args: &CompletionsArgs) -> Result<(), CliError> {
-    let mut command = Cli::command();
+/// Prints the completions of the program, whose command this is.
+pub(super) fn complete(args: &CompletionsArgs, mut command: Command) -> Result<(), CliError> {
     let name = command.get_name().to_owned();
     // The generators panic if they cannot write, so they write to memory.
     let mut script = Vec::new();
@@ -48,14 +49,15 @@ pub(super) fn complete(args: &CompletionsArgs) -> Result<(), CliError> {
     })
 }
 
-pub(super) fn write(args: &ManArgs) -> Result<(), CliError> {
+/// Writes the pages of the program, whose command this is.
+pub(super) fn write(args: &ManArgs, command: Command) -> Result<(), CliError> {
     if !args.to.is_dir() {
         return Err(CliError::Usage(format!(
             "--to: the folder {} does not exist: create it first",
             args.to.display()
         )));
     }
-    let mut command = Cli::command().disable_help_subcommand(true);
+    let mut command = command.disable_help_subcommand(true);
     command.build();
     let count = write_pages(&command, &args.to)?;
     say(&format!("{count} pages written to {}", args.to.display()));

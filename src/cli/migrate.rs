@@ -3,8 +3,11 @@
 
 use clap::Args;
 
+use super::database::open_store;
+use super::error::CliError;
 use super::options::StoreOptions;
-use super::{CliError, open_store, runtime, say, start_telemetry};
+use super::output::say;
+use super::process::{runtime, start_telemetry};
 use crate::app::AppError;
 use crate::config;
 use crate::store::{self, Schema};

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use indicatif::HumanCount;
 
+use super::error::CliError;
 use super::options::ConfigOptions;
-use super::{CliError, bar, counted, runtime, say, start_telemetry, stop_signal};
+use super::output::{bar, counted, say};
+use super::process::{runtime, start_telemetry, stop_signal};
 use crate::config;
 use crate::crash;
 use crate::store::{self, Moved, Watch};

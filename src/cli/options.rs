@@ -8,7 +8,7 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use jiff::Timestamp;
 
-use super::CliError;
+use super::error::CliError;
 use crate::config::{Flags, LogFormat};
 use crate::console::time_or_ago;
 

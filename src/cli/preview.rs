@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::error::CliError;
+use super::input::{open_input, unreadable};
 use super::options::{ConfigOptions, DestinationOption};
-use super::{CliError, open_input, say, unreadable};
+use super::output::say;
 use crate::config::{self, Flags};
 use crate::console::preview::{Preview, message_of};
 use crate::segment::repair::read_message;

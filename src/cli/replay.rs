@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::database::{must_be_known, open_existing, record, store_fault, with_catalogue};
+use super::error::CliError;
 use super::options::{StoreOptions, chosen, moment};
-use super::{
-    CliError, bar, must_be_known, open_existing, record, runtime, say, start_telemetry,
-    stop_signal, store_fault, warn, with_catalogue,
-};
+use super::output::{bar, say, warn};
+use super::process::{runtime, start_telemetry, stop_signal};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, Keyless, Planner};
 use crate::console::Changed;

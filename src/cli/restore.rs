@@ -8,8 +8,11 @@ use clap::Args;
 use indicatif::HumanCount;
 use jiff::SignedDuration;
 
+use super::error::CliError;
+use super::input::{is_stream, read_text};
 use super::options::StoreOptions;
-use super::{CliError, counted, is_stream, read_text, runtime, say, start_telemetry};
+use super::output::{counted, say};
+use super::process::{runtime, start_telemetry};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config;
 use crate::console::erasures::{Erasure, Erasures};

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use clap::Args;
 use tokio::net::TcpListener;
 
-use super::{CliError, runtime, say, start_telemetry, stop_signal};
+use super::error::CliError;
+use super::output::say;
+use super::process::{runtime, start_telemetry, stop_signal};
 use crate::clock::SystemClock;
 use crate::config::LogFormat;
 use crate::http::server::{self, ServerLimits};

@@ -2,8 +2,10 @@
 
 use clap::Args;
 
+use super::error::CliError;
 use super::options::ServiceOptions;
-use super::{CliError, report_dropped_lines, runtime, start_telemetry, stop_signal, supervisor};
+use super::process::{report_dropped_lines, runtime, start_telemetry, stop_signal};
+use super::supervisor;
 use crate::app::{App, Outlets};
 use crate::clock::SystemClock;
 use crate::config;

@@ -12,11 +12,11 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::database::{open_existing, store_fault, with_catalogue};
+use super::error::CliError;
 use super::options::{DestinationOption, StoreOptions, moment, size, whole};
-use super::{
-    CliError, bar, open_existing, runtime, say, start_telemetry, stop_signal, store_fault,
-    with_catalogue,
-};
+use super::output::{bar, say};
+use super::process::{runtime, start_telemetry, stop_signal};
 use crate::action::ActionKind;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::{self, DeliveryConfig, DestinationConfig};

@@ -19,10 +19,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::lines::{Line, Lines};
 use self::report::Report;
+use super::database::open_store;
+use super::error::CliError;
+use super::input::{is_stream, open_input};
 use super::options::{StoreOptions, chosen};
-use super::{
-    CliError, is_stream, open_input, open_store, runtime, say, start_telemetry, stop_signal, warn,
-};
+use super::output::{self, say, warn};
+use super::process::{runtime, start_telemetry, stop_signal};
 use crate::clock::{Clock, SystemClock};
 use crate::config;
 use crate::js::Object;
@@ -136,11 +138,11 @@ fn bar(files: &[PathBuf]) -> ProgressBar {
     let sizes = files.iter().map(|file| std::fs::metadata(file).ok().map(|file| file.len()));
     match sizes.sum::<Option<u64>>() {
         Some(total) => {
-            let bar = super::bar("{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left");
+            let bar = output::bar("{bar:30} {bytes}/{total_bytes}  {msg}  {eta} left");
             bar.set_length(total);
             bar
         }
-        None => super::bar("{spinner} {bytes}  {msg}  {elapsed}"),
+        None => output::bar("{spinner} {bytes}  {msg}  {elapsed}"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::cli::CliError;
+use crate::cli::error::CliError;
 use crate::queue::intake::Rejection;
 use crate::segment::message::InvalidMessage;
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::auth::Role;
 use super::session::Session;
 use super::state::AdminState;
+use super::tokens::Role;
 use crate::queue::{AuditAction, AuditEntry};
 use crate::telemetry;
 

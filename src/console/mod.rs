@@ -7,10 +7,12 @@
 //! * `compare`: what a changed subscription would do to messages; shared with the command line.
 //! * `changed`: chooses the messages for which the subscriptions in force would send a different request, to replay
 //!   them; shared with the command line.
-//! * `auth` and `session`: who may do what. They are layers around all routes, so that no handler can forget to check.
+//! * `tokens`: who may do what. `auth` and `session` are layers around all routes, so that no handler can forget to
+//!   check.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
 //! * `reload`: loads the configuration again, for the API and the pages.
 //! * `status` and `diagnosis`: the present state of the service, for both.
+//! * `numbers` and `reasons`: how sentences write numbers, times and reasons.
 //! * `pages`: the handlers of the pages, with their templates and assets.
 
 mod api;
@@ -24,26 +26,30 @@ pub mod erasures;
 mod filter;
 mod mask;
 mod new_contacts;
+mod numbers;
 mod pages;
 mod person;
 pub mod preview;
 mod query;
+mod reasons;
 mod reload;
 mod replay;
 mod session;
 mod state;
 mod status;
+mod tails;
+mod tokens;
 mod verdict;
 pub mod view;
 mod words;
 
 pub use asker::{AskError, Asker, ContactKey, Events, Held};
-pub use auth::Tokens;
 pub use changed::Changed;
-pub use pages::Tails;
 pub(crate) use query::time_or_ago;
 pub use state::{AdminState, Planners, Reload, Setting};
 pub use status::Depths;
+pub use tails::Tails;
+pub use tokens::Tokens;
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::json;
 
 use super::audit::{self, Actor};
-use super::pages::parts::count;
+use super::numbers::count;
 use super::state::{AdminState, store_fault};
 use crate::destination::NewContactsPolicy;
 use crate::http::error::ApiError;

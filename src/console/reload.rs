@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde_json::json;
 
 use super::audit::{Actor, record};
-use super::pages::parts::count;
+use super::numbers::count;
 use super::state::{AdminState, Reload};
 use super::view::Reloaded;
 use crate::http::error::ApiError;

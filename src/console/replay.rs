@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::audit::{self, Actor};
-use super::diagnosis::number;
+use super::numbers::number;
 use super::state::AdminState;
 use crate::queue::{AuditAction, ReplayAsk, ReplayPosition, Seq, Unavailable, replay_arguments};
 

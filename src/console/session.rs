@@ -11,7 +11,7 @@ use jiff::{SignedDuration, Timestamp};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::auth::{Role, Tokens};
+use super::tokens::{Role, Tokens};
 use crate::secret::Secret;
 
 /// How long a session lasts.

@@ -7,10 +7,10 @@ use axum::http::StatusCode;
 use tokio::sync::watch;
 
 use super::asker::Asker;
-use super::auth::Tokens;
 use super::compare::Turn;
-use super::pages::Tails;
 use super::status::Depths;
+use super::tails::Tails;
+use super::tokens::Tokens;
 use super::view::{ReloadProblem, Reloaded};
 use crate::clock::SharedClock;
 use crate::destination::Destination;

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::frame::Frame;
 use super::parts::{Badge, Time};
-use super::{error_page, html};
+use super::render::{error_page, html};
 use crate::config::text_extension;
 use crate::console::audit::{Actor, record};
 use crate::console::compare::difference::{Line, Mark};

@@ -11,12 +11,13 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::{Extension, Form};
 
 use super::frame::Frame;
-use super::parts::{count, only_for_admins};
+use super::parts::only_for_admins;
 use super::person::{digests, kind_name};
-use super::{error_page, html};
+use super::render::{error_page, html};
 use crate::console::audit::{self, Actor};
 use crate::console::filter::write_persons;
 use crate::console::mask;
+use crate::console::numbers::count;
 use crate::console::person::{KnownId, Person};
 use crate::console::preview::Preview;
 use crate::console::state::{AdminState, store_fault};

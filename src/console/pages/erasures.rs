@@ -7,9 +7,10 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::frame::Frame;
-use super::parts::{Time, count, only_for_admins};
-use super::{error_page, html};
+use super::parts::{Time, only_for_admins};
+use super::render::{error_page, html};
 use crate::console::erasures::{ErasedHere, Erasure, ErasureState};
+use crate::console::numbers::count;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;

@@ -6,11 +6,13 @@ use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
 use super::frame::Frame;
-use super::parts::{Time, advice, meaning, url_encode};
-use super::{error_page, html, replay};
-use crate::console::diagnosis::number;
+use super::parts::{Time, url_encode};
+use super::render::{error_page, html};
+use super::replay;
 use crate::console::filter;
+use crate::console::numbers::number;
 use crate::console::query::Parameters;
+use crate::console::reasons::{advice, meaning};
 use crate::console::state::{AdminState, store_fault};
 use crate::http::error::ApiError;
 use crate::queue::FailureGroup;

@@ -7,9 +7,9 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
 use super::assets;
-use crate::console::auth::Role;
 use crate::console::session::Session;
 use crate::console::state::AdminState;
+use crate::console::tokens::Role;
 
 /// The frame around a page.
 #[derive(Debug, Clone)]

@@ -9,8 +9,9 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
+use super::assets;
 use super::parts::url_encode;
-use super::{assets, html};
+use super::render::html;
 use crate::console::session::{self, Session};
 use crate::console::state::AdminState;
 use crate::http::error::ApiError;

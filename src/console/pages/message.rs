@@ -9,9 +9,10 @@ use axum::{Extension, Form};
 
 use super::frame::Frame;
 use super::parts::{Badge, Note, Time, json, segment};
+use super::render::{error_page, html};
+use super::replay;
 use super::sent::{self, Sight, Step};
 use super::wish::{self, Wish, Wished};
-use super::{error_page, html, replay};
 use crate::action::ActionKind;
 use crate::console::asker::Events;
 use crate::console::audit::Actor;

@@ -11,12 +11,12 @@ use serde::Deserialize;
 
 use super::frame::Frame;
 use super::parts::{only_for_admins, url_encode};
-use super::{error_page, html};
+use super::render::{error_page, html};
 use crate::console::audit::Actor;
-use crate::console::auth::Role;
-use crate::console::diagnosis::counted;
 use crate::console::new_contacts::{self, RELEASE_MAX};
+use crate::console::numbers::counted;
 use crate::console::state::{AdminState, store_fault};
+use crate::console::tokens::Role;
 use crate::http::error::ApiError;
 
 /// The form.

@@ -8,9 +8,11 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::frame::Frame;
-use super::html;
-use super::parts::{Time, meaning, url_encode};
-use crate::console::diagnosis::{Diagnosis, DiagnosisCode, counted, in_words, number};
+use super::parts::{Time, url_encode};
+use super::render::html;
+use crate::console::diagnosis::{Diagnosis, DiagnosisCode};
+use crate::console::numbers::{counted, in_words, number};
+use crate::console::reasons::meaning;
 use crate::console::state::{AdminState, store_fault};
 use crate::console::status::{DestinationNow, Funnel, Status, read};
 use crate::queue::{ConflictKind, PauseReason};

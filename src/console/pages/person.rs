@@ -11,14 +11,15 @@ use jiff::SignedDuration;
 use serde_json::{Map, Value};
 
 use super::frame::Frame;
-use super::messages::Row;
-use super::parts::{Note, count, json};
+use super::parts::{Note, json};
+use super::render::{error_page, html};
+use super::rows::Row;
 use super::wish::{self, Wish, Wished};
-use super::{error_page, html};
 use crate::console::asker::Held;
 use crate::console::audit::Actor;
 use crate::console::filter::{parse_persons, write_persons};
 use crate::console::mask;
+use crate::console::numbers::count;
 use crate::console::person::{self, Person};
 use crate::console::state::AdminState;
 use crate::console::verdict::Verdict;

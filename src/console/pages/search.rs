@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::error_page;
 use super::frame::Frame;
+use super::render::error_page;
 use crate::console::filter::write_persons;
 use crate::console::state::{AdminState, store_fault};
 use crate::console::status;

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::parts::{Badge, Time, json, why, why_not_needed};
+use super::parts::{Badge, Time, json};
 use crate::action::Endpoint;
 use crate::console::mask;
 use crate::console::preview::Preview;
+use crate::console::reasons::{why, why_not_needed};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::verdict::again_by_itself;
 use crate::http::error::ApiError;

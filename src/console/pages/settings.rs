@@ -8,12 +8,12 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 
 use super::frame::Frame;
 use super::parts::Time;
-use super::{error_page, html};
+use super::render::{error_page, html};
 use crate::console::audit::Actor;
-use crate::console::auth::Role;
 use crate::console::query::Parameters;
 use crate::console::reload;
 use crate::console::state::{AdminState, Setting, store_fault};
+use crate::console::tokens::Role;
 use crate::console::view::{AuditEntry, AuditList, ReloadProblem, Reloaded, Replicas};
 use crate::http::error::ApiError;
 

@@ -10,9 +10,10 @@ use axum::response::Response;
 use jiff::{SignedDuration, Timestamp};
 
 use super::frame::Frame;
-use super::parts::{meaning_unmatched, segment, url_encode};
-use super::{error_page, html};
-use crate::console::diagnosis::{in_words, number};
+use super::parts::{segment, url_encode};
+use super::render::{error_page, html};
+use crate::console::numbers::{in_words, number};
+use crate::console::reasons::meaning_unmatched;
 use crate::console::state::{AdminState, store_fault};
 use crate::destination::Destination as Planner;
 use crate::http::error::ApiError;

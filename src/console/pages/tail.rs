@@ -16,22 +16,21 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use jiff::{SignedDuration, Timestamp};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use super::ACCEL_BUFFERING;
-use super::messages::Row;
+use super::render::ACCEL_BUFFERING;
+use super::rows::Row;
 use crate::console::filter;
 use crate::console::query::{Parameters, bad_query};
 use crate::console::state::AdminState;
+use crate::console::tails::TAILS_MAX;
 use crate::http::error::ApiError;
 use crate::queue::{Filter, MessageRecord, MessageState, Seq, Unavailable};
 use crate::telemetry;
 
-/// The most live lists of one process. Each reads the store twice a second, or less often if that takes long.
-const TAILS_MAX: usize = 10;
 /// The shortest and longest pause between two looks. In between, the pause is 100 times as long as the last look took,
 /// so that all lists together use a tenth of a processor at most, however many messages arrive that they do not show.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -48,20 +47,6 @@ const LENGTH: Duration = Duration::from_secs(60 * 60);
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
-
-/// The slots for live lists, which end when the program does.
-#[derive(Debug, Clone)]
-pub struct Tails {
-    places: Arc<Semaphore>,
-    stop: CancellationToken,
-}
-
-impl Tails {
-    /// Live lists that end when `stop` is cancelled.
-    pub fn new(stop: CancellationToken) -> Self {
-        Self { places: Arc::new(Semaphore::new(TAILS_MAX)), stop }
-    }
-}
 
 /// One row, as an event carries it.
 #[derive(Template)]

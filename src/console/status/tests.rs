@@ -1,11 +1,19 @@
 //! Each diagnosis can be reached, and the worse one comes first.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::*;
-use crate::console::diagnosis::DiagnosisCode;
-use crate::queue::{LeaseHolder, LeaseState, PauseStatus, Replica};
+use jiff::{SignedDuration, Timestamp};
+
+use super::depths::Depths;
+use super::found::Found;
+use super::view::{Funnel, Status};
+use crate::console::diagnosis::{Diagnosis, DiagnosisCode};
+use crate::queue::{
+    Depth, DestinationStatus, FailureReason, LeaseHolder, LeaseState, PauseReason, PauseStatus,
+    ProcessStatus, Replica, Replicas, Stage, Tally, Unavailable,
+};
 
 fn now() -> Timestamp {
     "2026-11-01T12:00:30Z".parse().unwrap()

@@ -1,7 +1,9 @@
 //! What became of a message that Loops accepted, judged by the contact and by what Loops reported.
 
-use super::{Facts, VerdictKind, clock, is_not_needed};
+use super::facts::{Facts, is_not_needed};
+use super::kind::VerdictKind;
 use crate::console::asker::Held;
+use crate::console::numbers::clock;
 use crate::queue::{FeedbackRecord, MessageRecord};
 
 /// Judges a message that Loops accepted.

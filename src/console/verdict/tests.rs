@@ -2,15 +2,21 @@
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde_json::json;
 
-use super::*;
+use super::facts::Facts;
+use super::judge::{Verdict, judge, rejections};
+use super::kind::VerdictKind;
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
-use crate::console::status::{Paused, Waiting};
+use crate::console::asker::{Events, Held};
+use crate::console::status::{DestinationNow, Paused, Rejected, Waiting};
 use crate::queue::{
-    Attempt, AttemptOutcome, Failure, FailureReason, NotNeeded, NotNeededReason, Origin,
-    OriginKind, RequestId,
+    Attempt, AttemptOutcome, Class, DeliveryRecord, DeliveryState, Failure, FailureReason,
+    FeedbackRecord, MessageRecord, MessageState, NotNeeded, NotNeededReason, Origin, OriginKind,
+    PauseReason, RequestId, RequestRecord, Seq,
 };
+use crate::segment::MessageType;
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()

@@ -57,7 +57,7 @@ async fn operators_have_an_address_of_their_own() {
 }
 
 #[tokio::test]
-async fn without_it_all_is_at_one_address() {
+async fn without_an_admin_address_everything_is_at_one_address() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     let listening = service.logged(|line| line["message"] == "listening").await;
@@ -68,7 +68,7 @@ async fn without_it_all_is_at_one_address() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_is_refused_by_the_name_of_its_key() {
+fn an_address_that_cannot_be_bound_is_refused_with_its_key() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let setup = || Setup::with_loops("http://127.0.0.1:9/api/v1");

@@ -81,7 +81,7 @@ impl Received {
 }
 
 #[tokio::test]
-async fn a_pause_and_its_end_are_told_once_each() {
+async fn a_pause_and_its_end_are_alerted_once_each() {
     let mut receiver = Receiver::start(0).await;
     let loops = ScriptedLoops::start(|_| Reply::status(401)).await;
     let service = receiver.of(Setup::with_loops(&loops.base_url)).start();
@@ -106,7 +106,7 @@ async fn a_pause_and_its_end_are_told_once_each() {
 }
 
 #[tokio::test]
-async fn failures_are_told_by_the_dozen_and_name_nobody() {
+async fn many_failures_are_one_alert_that_names_nobody() {
     let mut receiver = Receiver::start(0).await;
     let loops = ScriptedLoops::start(|_| Reply::status(400)).await;
     let service = receiver.of(Setup::with_loops(&loops.base_url)).start();
@@ -174,7 +174,7 @@ async fn a_test_alert_shows_whether_alerts_arrive() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_is_told_with_the_name_of_its_host() {
+async fn a_store_that_fails_is_alerted_with_the_name_of_its_host() {
     let mut receiver = Receiver::start(0).await;
     let loops = ScriptedLoops::willing().await;
     let service = receiver.of(Setup::with_loops(&loops.base_url)).start();
@@ -187,7 +187,7 @@ async fn a_store_that_fails_is_told_with_the_name_of_its_host() {
 }
 
 #[test]
-fn mistakes_are_found_at_the_start_and_show_no_secret() {
+fn wrong_alert_settings_are_refused_at_start_and_show_no_secret() {
     let cases = [
         ("webhook_url = \"canary.example\"", "alerts.webhook_url: must be a URL"),
         ("webhook_secret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"", "needs alerts.webhook_url"),

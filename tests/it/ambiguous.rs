@@ -97,7 +97,7 @@ async fn an_answer_that_breaks_off_in_its_headers_is_no_answer() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_no_answer() {
+async fn bytes_that_are_not_http_count_as_no_answer() {
     let texts = ["\r\n\r\n\r\n", "SSH-2.0-OpenSSH_9.6\r\n", "HTTP/1.1 999999 ?\r\n\r\n"];
     let cases = texts.map(|text| vec![RawReply::new(text, End::Close)]).to_vec();
     for (text, (message, seen)) in texts.iter().zip(outcomes(cases).await) {

@@ -158,7 +158,7 @@ async fn the_signature_of_a_message_is_worth_nothing_for_a_list_where_lists_are_
 }
 
 #[tokio::test]
-async fn a_webhook_token_is_demanded_where_one_is_set() {
+async fn a_webhook_token_is_required_if_one_is_set() {
     let mut loops = ScriptedLoops::willing().await;
     let config = "[sources.shop]\nwrite_keys = ['shop-key']\nwebhook_token = 'shop-token'\n";
     let service = Setup::with_loops(&loops.base_url).config(config).start();
@@ -172,7 +172,7 @@ async fn a_webhook_token_is_demanded_where_one_is_set() {
 }
 
 #[tokio::test]
-async fn a_webhook_with_no_secret_demands_the_write_key() {
+async fn a_webhook_without_a_secret_requires_the_write_key() {
     let mut loops = ScriptedLoops::willing().await;
     let config = "[sources.shop]\nwrite_keys = ['shop-key']\n";
     let service = Setup::with_loops(&loops.base_url).config(config).start();
@@ -202,7 +202,7 @@ async fn the_subscription_contract_takes_the_key_as_user_name_and_says_501_where
 }
 
 #[tokio::test]
-async fn the_admin_api_wants_its_token() {
+async fn the_admin_api_requires_its_token() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     let get = || service.request(Method::GET, "/api/messages/m1");

@@ -252,7 +252,7 @@ fn deletion(user: &str, message: &str) -> Value {
 }
 
 #[tokio::test]
-async fn who_was_erased_before_is_not_in_the_backup() {
+async fn a_person_erased_before_the_backup_is_not_in_it() {
     let loops = ScriptedLoops::willing().await;
     let setup = Setup::with_loops(&loops.base_url);
     let service = setup.start();
@@ -274,7 +274,7 @@ async fn who_was_erased_before_is_not_in_the_backup() {
 }
 
 #[tokio::test]
-async fn who_was_erased_since_is_erased_again_by_the_receipts() {
+async fn a_person_erased_since_the_backup_is_erased_again_by_the_receipts() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let block = "SEGMENT_LOOPS__DESTINATIONS__DEFAULT__ERASED_BLOCK_DAYS";
     let setup = Setup::with_loops(&loops.base_url).env(block, "30");
@@ -507,7 +507,7 @@ async fn a_full_disk_leaves_neither_half_a_backup_nor_half_a_queue() {
 }
 
 #[tokio::test]
-async fn what_is_no_backup_is_refused_with_advice_and_leaves_nothing() {
+async fn a_file_that_is_no_backup_is_refused_with_advice_and_leaves_nothing() {
     let setup = nowhere();
     let service = setup.start();
     for n in 0..50 {

@@ -54,7 +54,7 @@ fn assert_too_many(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn an_address_that_sends_too_much_is_told_to_come_again_and_nobody_else_is() {
+async fn an_address_that_sends_too_much_is_told_to_retry_and_nobody_else_is() {
     let (mut loops, service) = service().await;
     for (id, address) in [("m1", "192.0.2.1"), ("m2", "192.0.2.1"), ("m3", "192.0.2.2")] {
         let answer = send(&service, "/v1/t", "page", address, track("u1", id)).await;
@@ -78,7 +78,7 @@ async fn an_address_that_sends_too_much_is_told_to_come_again_and_nobody_else_is
 }
 
 #[tokio::test]
-async fn a_reload_forgives_nobody() {
+async fn a_reload_does_not_reset_the_limit_of_an_address() {
     let (_loops, service) = service().await;
     let sent =
         async |id: &str| send(&service, "/v1/t", "page", "192.0.2.1", track("u1", id)).await.status;
@@ -157,7 +157,7 @@ async fn a_public_key_deletes_nobody() {
 }
 
 #[tokio::test]
-async fn pages_on_other_origins_are_refused_and_hear_it() {
+async fn pages_on_other_origins_are_refused_and_can_read_that() {
     let (_loops, service) = service().await;
     // (key, Origin) → status
     let cases = [
@@ -197,7 +197,7 @@ async fn pages_on_other_origins_are_refused_and_hear_it() {
 }
 
 #[tokio::test]
-async fn the_senders_address_is_stamped_where_asked_for() {
+async fn the_senders_address_is_stamped_if_configured() {
     let (_loops, service) = service().await;
     let given = json!({
         "type": "identify", "userId": "u1", "messageId": "own", "context": {"ip": "0.0.0.0"},

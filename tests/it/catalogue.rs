@@ -260,7 +260,7 @@ async fn after_a_restart_the_last_catalogue_counts_though_loops_says_nothing() {
 }
 
 #[tokio::test]
-async fn another_key_is_another_team() {
+async fn a_key_of_another_team_starts_a_new_catalogue() {
     let team = SharedTeam::new();
     let mut loops = loops_of(&team).await;
     let setup = setup(&loops, "");
@@ -273,7 +273,7 @@ async fn another_key_is_another_team() {
 }
 
 #[tokio::test]
-async fn switched_off_it_asks_nothing_and_says_nothing() {
+async fn a_catalogue_that_is_off_asks_nothing_and_warns_of_nothing() {
     let team = SharedTeam::new();
     let mut loops = loops_of(&team).await;
     let on = setup(&loops, "");
@@ -317,7 +317,7 @@ async fn nothing_is_left_out_if_the_properties_cannot_be_read_again() {
 }
 
 #[tokio::test]
-async fn switched_off_by_a_reload_it_holds_up_no_message() {
+async fn a_catalogue_switched_off_by_a_reload_delays_no_message() {
     let team = SharedTeam::new();
     let mut loops = loops_of(&team).await;
     let service = setup(&loops, "unknown_properties = \"omit\"").start();
@@ -492,7 +492,7 @@ async fn a_process_that_does_not_deliver_has_the_same_catalogue() {
 }
 
 #[tokio::test]
-async fn it_is_read_after_the_messages_that_wait() {
+async fn the_catalogue_is_read_after_the_waiting_messages_are_sent() {
     let team = SharedTeam::new();
     let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
         "/api-key" => Reply::status(401),

@@ -234,7 +234,7 @@ fn a_field_that_the_action_does_not_have_is_warned_of() {
 }
 
 #[tokio::test]
-async fn online_it_tests_the_key_and_compares_names_with_the_team() {
+async fn an_online_check_tests_the_key_and_compares_names_with_the_team() {
     let loops =
         ScriptedLoops::start(|_| Reply::ok().with_body(r#"{"success":true,"teamName":"Acme"}"#))
             .await;
@@ -299,7 +299,7 @@ async fn online_it_tests_the_key_and_compares_names_with_the_team() {
 }
 
 #[test]
-fn without_keys_the_environment_is_what_is_wrong() {
+fn a_check_without_keys_blames_the_environment_alone() {
     let desk = Desk::new();
     let (ok, text) = desk.run(&["check"], "");
     assert!(!ok && text.contains("parse        ok") && text.contains("compile      ok"), "{text}");
@@ -457,7 +457,7 @@ async fn the_api_previews_with_what_is_in_force_and_reloads_it() {
 }
 
 #[tokio::test]
-async fn preview_and_reload_are_for_those_with_the_admin_token() {
+async fn preview_and_reload_require_the_admin_token() {
     let service = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
     for path in ["/api/preview", "/api/reload"] {
         let answer = Service::answer(service.request(reqwest::Method::POST, path)).await;

@@ -146,27 +146,27 @@ async fn set_while_retries_wait(steps: &[i64]) {
 }
 
 #[tokio::test]
-async fn set_back_by_an_hour() {
+async fn a_clock_set_back_by_an_hour_costs_no_message() {
     set_while_retries_wait(&[-HOUR]).await;
 }
 
 #[tokio::test]
-async fn set_back_to_1973() {
+async fn a_clock_set_back_to_1973_costs_no_message() {
     set_while_retries_wait(&[TO_1973]).await;
 }
 
 #[tokio::test]
-async fn set_forward_by_more_than_a_day() {
+async fn a_clock_set_forward_by_more_than_a_day_costs_no_message() {
     set_while_retries_wait(&[DAY + HOUR]).await;
 }
 
 #[tokio::test]
-async fn set_forward_by_ten_years_and_back() {
+async fn a_clock_set_forward_by_ten_years_and_back_costs_no_message() {
     set_while_retries_wait(&[3_650 * DAY, 0]).await;
 }
 
 #[tokio::test]
-async fn set_back_to_1973_and_right_again() {
+async fn a_clock_set_back_to_1973_and_right_again_costs_no_message() {
     set_while_retries_wait(&[TO_1973, 0]).await;
 }
 
@@ -190,24 +190,24 @@ async fn restarted(offset_before: i64, offset_after: i64) {
 }
 
 #[tokio::test]
-async fn restarted_under_a_clock_that_is_an_hour_behind() {
+async fn a_restart_under_a_clock_an_hour_behind_costs_no_message() {
     restarted(0, -HOUR).await;
 }
 
 #[tokio::test]
-async fn restarted_under_a_clock_that_shows_1973() {
+async fn a_restart_under_a_clock_that_shows_1973_costs_no_message() {
     restarted(0, TO_1973).await;
 }
 
 #[tokio::test]
-async fn restarted_after_a_clock_that_was_years_ahead() {
+async fn a_restart_after_a_clock_that_was_years_ahead_costs_no_message() {
     restarted(3_650 * DAY, 0).await;
 }
 
 /// The program cannot know whether Loops accepted an event before the program ended, nor how long ago it was tried.
 /// Loops may have forgotten its key.
 #[tokio::test]
-async fn restarted_under_a_clock_that_is_days_ahead_it_sends_no_event_a_second_time() {
+async fn a_restart_under_a_clock_days_ahead_sends_no_event_twice() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let wall = Wall::right();
     let setup = wall.setup(&loops);
@@ -258,7 +258,7 @@ async fn killed_for_a_day(
 }
 
 #[tokio::test]
-async fn killed_during_the_first_attempt_it_does_not_send_the_event_a_day_later() {
+async fn an_event_interrupted_by_a_kill_is_not_sent_a_day_later() {
     let silent = |seen: &Seen| match seen.path.as_str() {
         "/api-key" => Reply::ok(),
         _ => Reply::Silence,
@@ -270,7 +270,7 @@ async fn killed_during_the_first_attempt_it_does_not_send_the_event_a_day_later(
 }
 
 #[tokio::test]
-async fn killed_during_a_later_request_of_a_message_it_does_not_send_that_a_day_later() {
+async fn a_later_request_interrupted_by_a_kill_is_not_sent_a_day_later() {
     let silent = |seen: &Seen| match seen.body["eventName"].as_str() {
         Some("second") => Reply::Silence,
         _ => Reply::ok(),
@@ -282,7 +282,7 @@ async fn killed_during_a_later_request_of_a_message_it_does_not_send_that_a_day_
 }
 
 #[tokio::test]
-async fn killed_while_the_key_was_wrong_it_sends_what_waits_however_late() {
+async fn what_waited_for_a_right_key_is_sent_after_a_kill_however_late() {
     let refusing = |seen: &Seen| match seen.path.as_str() {
         "/api-key" => Reply::ok(),
         _ => Reply::status(401),

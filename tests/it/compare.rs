@@ -307,7 +307,7 @@ async fn the_exit_code_of_the_command_says_whether_something_changes() {
 }
 
 #[tokio::test]
-async fn of_several_destinations_one_is_named() {
+async fn with_several_destinations_one_must_be_named() {
     let loops = ScriptedLoops::willing().await;
     let destination = |name: &str| {
         format!(

@@ -37,7 +37,7 @@ fn without_an_api_key_it_says_what_to_set() {
 }
 
 #[test]
-fn each_error_is_named() {
+fn each_error_in_the_file_is_named() {
     // The file, and the texts that the refusal must contain.
     let cases: [(&str, &[&str]); 34] = [
         ("[servr]\nlisten = '1.2.3.4:5'", &["segment-loops.toml", "servr"]),
@@ -249,7 +249,7 @@ async fn secrets_are_read_from_files_and_several_sources_have_their_own_destinat
 }
 
 #[tokio::test]
-async fn messages_of_a_destination_that_was_renamed_are_told_and_wait_for_its_name() {
+async fn messages_of_a_renamed_destination_are_reported_and_wait_for_its_name() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let config = |name: &str| {
         format!(

@@ -208,7 +208,7 @@ async fn a_subscription_may_resubscribe_by_a_message_that_is_newer() {
 }
 
 #[tokio::test]
-async fn who_is_brought_back_by_a_request_that_loops_took_is_no_longer_kept_from_coming_back() {
+async fn a_person_brought_back_by_an_accepted_request_is_no_longer_guarded() {
     let (mut fixture, _) = Fixture::start(&[]).await;
     let mut left = report("email.unsubscribed", "ada");
     left["eventTime"] = (SystemClock.now() - SignedDuration::from_hours(1)).as_second().into();
@@ -321,7 +321,7 @@ async fn what_was_left_out_is_sent_once_the_person_is_back() {
 }
 
 #[tokio::test]
-async fn who_was_erased_is_no_longer_known_to_have_left() {
+async fn an_erased_person_is_no_longer_known_to_have_left() {
     let (mut fixture, _) = Fixture::start(&[]).await;
     fixture.report("email.unsubscribed").await;
     assert_eq!(fixture.subscribed(opt_in()).await, None);

@@ -144,7 +144,7 @@ async fn crash_at(point: &str, times: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn at_any_point_it_loses_nothing_doubles_no_event_and_keeps_the_order() {
+async fn a_crash_at_any_point_loses_nothing_doubles_no_event_and_keeps_the_order() {
     for point in segment_loops::crash::POINTS {
         for times in TIMES {
             crash_at(point, times).await;

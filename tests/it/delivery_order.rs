@@ -47,7 +47,7 @@ async fn an_identify_and_a_track_become_an_upsert_and_an_event() {
 }
 
 #[tokio::test]
-async fn a_delete_reaches_loops_with_the_user_id_as_a_text() {
+async fn a_delete_reaches_loops_with_the_user_id_as_a_string() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     let delete = json!({"batch": [{"type": "delete", "userId": "u1", "messageId": "m1"}]});
@@ -58,7 +58,7 @@ async fn a_delete_reaches_loops_with_the_user_id_as_a_text() {
 }
 
 #[tokio::test]
-async fn each_person_in_order_while_many_are_served_at_once() {
+async fn each_person_is_served_in_order_while_many_are_served_at_once() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     let mut batch = Vec::new();

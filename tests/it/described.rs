@@ -123,7 +123,7 @@ fn assert_described(document: &Value, schema: &Value, value: &Value, place: &str
 }
 
 #[tokio::test]
-async fn no_answer_tells_more_or_less_than_is_described() {
+async fn every_answer_has_the_described_fields_and_no_others() {
     let loops = ScriptedLoops::start(|seen| match seen.body["eventName"].as_str() {
         Some("Refused") => Reply::status(400),
         _ => Reply::ok(),

@@ -68,7 +68,7 @@ fn garble_payloads(service: &Service) {
 }
 
 #[tokio::test]
-async fn beyond_the_bound_of_the_backlog_senders_are_told_to_come_again() {
+async fn beyond_the_bound_of_the_backlog_senders_are_told_to_retry() {
     let bounded = |setup: Setup| setup.env("SEGMENT_LOOPS__STORE__BACKLOG_MESSAGES_MAX", "3");
     let service = bounded(nowhere()).start();
     for id in ["m1", "m2", "m3"] {
@@ -110,7 +110,7 @@ fn limit(process: u32, bytes: &str) {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_disk_without_room_is_got_over_without_a_restart_and_loses_nothing() {
+async fn a_full_disk_loses_nothing_and_needs_no_restart() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let setup = Setup::with_loops(&loops.base_url);
     let service = setup.start();
@@ -252,7 +252,7 @@ async fn the_limit_of_open_files_is_raised_and_one_that_is_too_low_is_logged() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_deleted_is_told_and_nothing_is_acknowledged_until_it_is_back() {
+async fn a_deleted_database_is_reported_and_nothing_is_acknowledged_until_it_is_back() {
     let loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let service = Setup::with_loops(&loops.base_url).start();
     service.accept("/v1/track", track("u1", "before")).await;
@@ -309,7 +309,7 @@ async fn a_log_that_is_removed_under_the_program_costs_no_message_and_no_restart
 }
 
 #[tokio::test]
-async fn a_log_that_is_cut_under_the_program_ends_it_and_is_told() {
+async fn a_log_that_is_cut_under_the_program_ends_it_and_is_reported() {
     let mut service = nowhere().start();
     for n in 0..10 {
         service.accept("/v1/track", track("u1", &format!("m{n}"))).await;
@@ -394,7 +394,7 @@ async fn an_outcome_that_cannot_be_recorded_is_kept_until_it_can_and_nothing_is_
 }
 
 #[tokio::test]
-async fn a_damaged_database_is_told_at_the_start() {
+async fn a_damaged_database_is_reported_at_start() {
     let mut service = nowhere().start();
     for n in 0..50 {
         service.accept("/v1/track", track("u1", &format!("m{n}"))).await;
@@ -409,7 +409,7 @@ async fn a_damaged_database_is_told_at_the_start() {
 }
 
 #[tokio::test]
-async fn damage_that_is_found_later_keeps_senders_waiting_and_is_told() {
+async fn damage_found_later_is_reported_and_senders_are_told_to_retry() {
     let mut service = nowhere().start();
     let batch: Vec<_> = (0..200).map(|n| track("u1", &format!("m{n}"))).collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
@@ -513,7 +513,7 @@ async fn a_data_folder_that_others_can_look_into_is_left_as_it_is_with_a_warning
 }
 
 #[tokio::test]
-async fn a_data_folder_that_cannot_be_made_is_told() {
+async fn a_data_folder_that_cannot_be_created_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     std::fs::write(&file, "").unwrap();

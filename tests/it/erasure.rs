@@ -128,7 +128,7 @@ async fn a_person_without_an_id_is_deleted_by_address_and_erased() {
 }
 
 #[tokio::test]
-async fn the_answer_to_a_merged_request_that_was_taken_apart_goes_too() {
+async fn the_answer_to_a_merged_request_that_was_taken_apart_is_erased_too() {
     let mut loops = ScriptedLoops::willing().await;
     // One request a second is allowed. It has just been sent, so the next messages wait and are merged.
     let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "1").start();

@@ -151,7 +151,7 @@ async fn an_unknown_event_is_kept_and_shown() {
 }
 
 #[tokio::test]
-async fn what_is_not_loops_own_is_rejected_counted_and_logged() {
+async fn webhooks_not_signed_by_loops_are_rejected_counted_and_logged() {
     let service = setup().start();
     let body = event("email.opened", "ada").to_string();
     let at = now();
@@ -223,7 +223,7 @@ async fn wrong_signatures_count_as_guesses() {
 }
 
 #[tokio::test]
-async fn it_is_off_until_it_has_a_secret() {
+async fn webhooks_of_loops_are_off_until_a_secret_is_set() {
     let service = Setup::with_loops("http://127.0.0.1:9/api/v1").start();
     let answer = tell(&service, "msg_1", &event("email.opened", "ada")).await;
     assert_eq!((answer.status, &answer.body["code"]), (404, &json!("webhook_off")));
@@ -383,7 +383,7 @@ async fn a_deleted_person_leaves_no_feedback() {
 }
 
 #[tokio::test]
-async fn it_asks_to_repeat_while_the_store_does_not_work() {
+async fn loops_is_asked_to_retry_while_the_store_does_not_work() {
     let service = setup().start();
     let database = service.database();
     database.execute_batch("BEGIN IMMEDIATE").unwrap();

@@ -175,7 +175,7 @@ fn requests_of(requests: &Value) -> Value {
 /// Cases that depend on the settings are not about mappings: keys are checked when the configuration is loaded, and by
 /// `check`. Each case is listed by name, so that none is overlooked.
 #[test]
-fn what_depends_on_settings_is_known_by_name() {
+fn cases_that_depend_on_settings_are_all_known() {
     let cases = cases(include_str!("../golden/calls.json"));
     let bodies = [
         "settings: empty key",

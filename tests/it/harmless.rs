@@ -62,7 +62,7 @@ trigger = 'type = "track"'
 }
 
 #[tokio::test]
-async fn ids_that_are_none_are_kept_back_until_the_sender_or_the_list_is_mended() {
+async fn placeholder_ids_are_held_back_until_the_sender_or_the_list_is_fixed() {
     let mut loops = ScriptedLoops::willing().await;
     let setup = Setup::with_loops(&loops.base_url);
     let mut service = setup.start();
@@ -151,7 +151,7 @@ async fn nothing_is_sent_of_a_person_who_did_not_consent() {
 }
 
 #[tokio::test]
-async fn what_happened_too_long_ago_is_not_sent_whatever_way_it_came() {
+async fn messages_from_too_long_ago_are_not_sent_whichever_way_they_came() {
     let mut loops = ScriptedLoops::willing().await;
     let text = "[[destinations.default.subscriptions]]\nname = 'Welcome'\naction = 'sendEvent'\nevents = ['*']\nmax_age_s = 3600\n";
     let setup = config(&loops.base_url, text);

@@ -81,7 +81,7 @@ async fn a_second_run_of_the_same_file_stores_nothing_also_without_message_ids()
 }
 
 #[tokio::test]
-async fn killed_half_way_it_is_run_again_and_nothing_is_there_twice() {
+async fn an_import_killed_half_way_is_run_again_and_stores_nothing_twice() {
     let setup = nowhere();
     let service = setup.start();
     let messages =
@@ -213,7 +213,7 @@ async fn only_the_first_refusals_are_shown() {
 }
 
 #[tokio::test]
-async fn the_source_must_be_told_where_there_are_several() {
+async fn with_several_sources_the_source_must_be_named() {
     let config = "[sources.other]\nwrite_keys = [\"other-key\"]\n";
     let setup = nowhere().config(config);
     let data = tempfile::tempdir().unwrap();
@@ -255,7 +255,7 @@ async fn the_times_of_an_export_stay_and_nothing_is_corrected_by_an_old_sending(
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_json_lines_is_told_how_to_become_one() {
+async fn a_file_that_is_not_json_lines_is_refused_with_the_way_to_convert_it() {
     let data = tempfile::tempdir().unwrap();
     let pretty = serde_json::to_string_pretty(&json!([track("u1", "m1"), track("u2", "m2")]));
     let ran = import(&nowhere(), data.path(), pretty.unwrap().as_bytes()).await;

@@ -105,7 +105,7 @@ fn connect(service: &Service) -> TcpStream {
 }
 
 #[test]
-fn who_is_still_writing_hears_an_early_answer() {
+fn a_client_that_is_still_writing_gets_an_early_answer() {
     let service = service();
     let cases = [
         ("POST /webhook/nowhere HTTP/1.1\r\n", 404),
@@ -134,7 +134,7 @@ fn who_is_still_writing_hears_an_early_answer() {
 }
 
 #[test]
-fn who_is_still_writing_hears_that_there_is_no_room() {
+fn a_client_that_is_still_writing_gets_the_answer_that_there_is_no_room() {
     let service = Setup::with_loops("http://127.0.0.1:9/api/v1")
         .env("SEGMENT_LOOPS__SERVER__BODY_BUDGET_BYTES", "72000000")
         .env("SEGMENT_LOOPS__SERVER__BODY_BYTES_MAX", "9000000")
@@ -199,7 +199,7 @@ async fn no_answer_to_a_sender_is_a_redirect() {
 }
 
 #[tokio::test]
-async fn a_page_may_read_that_there_is_nothing() {
+async fn a_page_may_read_a_404() {
     let service = service();
     let origin = "https://shop.example";
     for path in ["/v1/nothing", "/v1/t/nothing", "/beacon/nothing"] {
@@ -219,7 +219,7 @@ async fn a_page_may_read_that_there_is_nothing() {
 }
 
 #[tokio::test]
-async fn who_is_not_known_is_told_how_to_authenticate_and_no_browser_asks_for_a_password() {
+async fn a_request_without_a_key_is_told_how_to_authenticate_and_no_browser_asks_for_a_password() {
     let service = service();
     let cases = [
         (Method::POST, "/v1/track", r#"WriteKey realm="segment-loops""#),

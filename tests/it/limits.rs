@@ -53,7 +53,7 @@ pub fn gzip(text: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn the_size_of_a_message() {
+async fn a_message_may_be_as_large_as_configured_and_no_larger() {
     let (mut loops, service) = service().await;
     for (id, length) in [("below", MESSAGE_MAX - 1), ("at", MESSAGE_MAX)] {
         service.accept("/v1/track", track_of(length, id)).await;
@@ -76,7 +76,7 @@ async fn the_size_of_a_message() {
 }
 
 #[tokio::test]
-async fn the_size_of_a_body_plain_and_inflated() {
+async fn a_body_may_be_as_large_as_configured_plain_and_inflated() {
     let (mut loops, service) = service().await;
     let body_of = |length: usize, id: &str| {
         let batch = format!(r#"{{"batch":[{}]}}"#, track("u1", id));
@@ -203,7 +203,7 @@ async fn a_body_costs_no_more_memory_than_its_length_before_it_is_taken() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
+async fn senders_are_told_to_retry_what_cannot_be_stored_at_the_moment() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url)
         .env("SEGMENT_LOOPS__SERVER__BODY_BUDGET_BYTES", "160000")
@@ -250,7 +250,7 @@ async fn what_cannot_be_stored_at_the_moment_is_asked_for_again() {
 }
 
 #[tokio::test]
-async fn the_number_of_messages_in_a_batch() {
+async fn a_batch_may_have_as_many_messages_as_configured_and_no_more() {
     let (mut loops, service) = service().await;
     let batch = |count: usize, prefix: &str| {
         let messages: Vec<_> = (0..count).map(|n| track("u1", &format!("{prefix}{n}"))).collect();

@@ -31,7 +31,7 @@ async fn busy_loops() -> (ScriptedLoops, Setup, Service) {
 }
 
 #[tokio::test]
-async fn what_need_not_wait_goes_at_once_and_alone() {
+async fn a_request_that_need_not_wait_is_sent_at_once_and_alone() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     send(
@@ -188,7 +188,7 @@ async fn a_sign_up_does_not_wait_for_a_backlog() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_is_not_sent() {
+async fn a_message_that_is_too_old_is_not_sent() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(503)).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("s.toml");

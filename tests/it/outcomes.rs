@@ -380,7 +380,7 @@ async fn server_errors_are_tried_again_with_the_same_body_and_key() {
 }
 
 #[tokio::test]
-async fn no_answer_is_tried_again() {
+async fn a_request_without_an_answer_is_retried() {
     let settings = [("SEGMENT_LOOPS__DELIVERY__TIMEOUT_MS", "300")];
     let (message, seen) = outcome(track("u1", "m1"), Reply::Silence, &settings).await;
     assert_eq!(message["state"], "delivered");
@@ -533,7 +533,7 @@ async fn a_key_that_is_refused_later_pauses_and_the_refused_request_goes_out_aga
 }
 
 #[tokio::test]
-async fn a_key_that_is_refused_once_so_and_once_so_costs_nothing_once_it_is_mended() {
+async fn a_key_that_is_refused_now_and_then_costs_nothing_once_it_is_fixed() {
     // The key is refused, then accepted by the check, refused by both a delivery and the check, and finally accepted.
     let (mut checks, mut deliveries) = (0, 0);
     let script = move |seen: &Seen| {
@@ -591,7 +591,7 @@ async fn a_request_that_alone_is_refused_as_if_the_key_were_wrong_fails_at_last(
 }
 
 #[tokio::test]
-async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
+async fn a_request_that_fails_for_longer_than_the_window_expires() {
     let mut loops = ScriptedLoops::start(|_| Reply::status(500)).await;
     loops.now(|seen| if seen.note() == "m1" { Reply::status(500) } else { Reply::ok() });
     let service = Setup::with_loops(&loops.base_url)
@@ -613,7 +613,7 @@ async fn what_fails_for_longer_than_the_window_is_given_up_as_expired() {
 }
 
 #[tokio::test]
-async fn what_is_too_old_when_its_turn_comes_is_not_sent() {
+async fn a_request_that_is_too_old_when_its_turn_comes_is_not_sent() {
     // The key is accepted by the check at the start, and refused after that.
     let mut checks = 0;
     let script = move |seen: &Seen| {

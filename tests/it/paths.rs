@@ -12,7 +12,7 @@ fn service() -> Service {
 }
 
 #[tokio::test]
-async fn slashes_too_many_do_not_matter() {
+async fn extra_slashes_do_not_matter() {
     let service = service();
     let paths = [
         "//v1/track",

@@ -52,7 +52,7 @@ async fn attempts_at(service: &Service, prefix: &str, count: usize) -> Vec<Times
 }
 
 #[tokio::test]
-async fn never_more_than_the_configured_rate_in_any_second() {
+async fn loops_never_gets_more_than_the_configured_rate_in_any_second() {
     for rate in [5, 20] {
         let loops = ScriptedLoops::willing().await;
         let setup = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", &rate.to_string());
@@ -63,7 +63,7 @@ async fn never_more_than_the_configured_rate_in_any_second() {
 }
 
 #[tokio::test]
-async fn ten_a_second_with_no_configuration() {
+async fn without_configuration_ten_requests_a_second_are_sent() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).without_rate().start();
     let moments = moments(&service, 30).await;
@@ -96,7 +96,7 @@ async fn the_sandbox_sees_the_rate_kept() {
 }
 
 #[tokio::test]
-async fn a_lower_limit_that_loops_tells_is_obeyed() {
+async fn a_lower_limit_that_loops_reports_is_obeyed() {
     // The response to the check of the key at the start contains the limit before anything is delivered.
     let loops = ScriptedLoops::start(|_| Reply::ok().with_header("x-ratelimit-limit", "4")).await;
     let service = Setup::with_loops(&loops.base_url).start();
@@ -163,7 +163,7 @@ async fn nothing_is_sent_for_a_second_after_loops_says_that_nothing_remains() {
 }
 
 #[tokio::test]
-async fn after_429s_the_rate_falls_at_once_and_comes_back_to_the_whole() {
+async fn after_429s_the_rate_falls_at_once_and_recovers_completely() {
     // Loops responds 429 once at the beginning, and accepts everything after that.
     let mut seen = 0;
     let loops = ScriptedLoops::start(move |request| {

@@ -343,7 +343,7 @@ async fn a_dry_run_counts_and_changes_nothing() {
 }
 
 #[tokio::test]
-async fn a_message_whose_contents_are_past_their_time_is_counted_and_told() {
+async fn a_message_without_contents_is_counted_and_not_replayed() {
     let (_loops, setup, service, _) = failed(&["m1", "m2"]).await;
     service.alter("UPDATE messages SET has_contents = 0 WHERE message_id = 'm1'").await;
     let ran = replay(&setup, &service, &["--all-failed"]).await;
@@ -356,7 +356,7 @@ async fn a_message_whose_contents_are_past_their_time_is_counted_and_told() {
 }
 
 #[tokio::test]
-async fn it_says_so_when_no_message_matches() {
+async fn a_replay_that_matches_no_message_says_so() {
     let (_loops, setup, service, _) = failed(&["m1"]).await;
     let ran = replay(&setup, &service, &["--message-id", "other"]).await;
     assert!(ran.code == Some(0) && ran.stdout.starts_with("no message matches"), "{ran:?}");
@@ -365,7 +365,7 @@ async fn it_says_so_when_no_message_matches() {
 }
 
 #[tokio::test]
-async fn without_a_service_it_waits_for_the_next_one() {
+async fn a_replay_without_a_service_waits_for_the_next_one() {
     let (mut loops, setup, mut service, _) = failed(&["m1"]).await;
     assert_eq!(service.stop().await, Some(0));
     let ran = replay(&setup, &service, &["--all-failed"]).await;
@@ -402,7 +402,7 @@ async fn a_time_may_be_how_long_ago_and_the_subscriptions_compared_with_are_name
 }
 
 #[tokio::test]
-async fn it_must_be_told_which_messages_and_by_whom() {
+async fn a_replay_must_say_which_messages_and_have_the_admin_token() {
     let (mut loops, setup, service, _) = failed(&["m1"]).await;
     let cases: [(&[&str], &str); 5] = [
         (&[], "--message-id, --user"),

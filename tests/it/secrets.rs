@@ -83,7 +83,7 @@ async fn status_of_admin(service: &Service, token: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn what_surrounds_a_secret_is_not_part_of_it() {
+async fn white_space_around_a_secret_is_not_part_of_it() {
     let surrounded: [Written; 3] = [
         |secret| format!("{secret}\n"),
         |secret| format!("\u{feff}{secret}\r\n"),
@@ -105,7 +105,7 @@ async fn what_surrounds_a_secret_is_not_part_of_it() {
 }
 
 #[test]
-fn what_cannot_be_meant_is_refused_with_its_reason() {
+fn a_secret_with_quotes_or_other_extras_is_refused_with_the_reason() {
     let cases: [(Written, &str); 13] = [
         (|secret| format!("\"{secret}\""), "quotes"),
         (|secret| format!("`{secret}`"), "in quotes"),

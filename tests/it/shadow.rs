@@ -49,7 +49,7 @@ async fn metric(service: &Service, line: &str) -> String {
 }
 
 #[tokio::test]
-async fn everything_is_done_but_sending() {
+async fn in_shadow_mode_everything_is_done_but_sending() {
     let mut loops = ScriptedLoops::willing().await;
     let service = setup(&loops, "shadow").start();
     let email = format!("ada@{EMAIL_DOMAIN}");

@@ -10,7 +10,7 @@ async fn to_destination(service: &Service, id: &str) -> crate::support::Answer {
 }
 
 #[tokio::test]
-async fn who_waits_too_long_is_told_to_come_again_and_what_was_stored_counts_once() {
+async fn a_sender_who_waits_too_long_is_told_to_retry_and_what_was_stored_counts_once() {
     let service = Setup::with_loops("http://127.0.0.1:9/api/v1")
         .env("SEGMENT_LOOPS__SERVER__ACK_TIMEOUT_MS", "300")
         .start();

@@ -53,7 +53,7 @@ async fn the_casing_of_fields_may_vary() {
 }
 
 #[tokio::test]
-async fn its_settings_change_nothing() {
+async fn settings_that_segment_sends_change_nothing() {
     let mut loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).start();
     let settings = [

@@ -143,7 +143,7 @@ async fn a_browser_that_was_away_for_minutes_gets_what_it_missed_and_others_do_n
 }
 
 #[tokio::test]
-async fn only_so_many_lists_are_live_and_all_end_with_the_program() {
+async fn the_number_of_live_lists_is_bounded_and_all_end_with_the_program() {
     let loops = ScriptedLoops::willing().await;
     let mut service = set_up(&loops).start();
     let mut tails = Vec::new();

@@ -233,7 +233,7 @@ async fn each_attempt_is_a_trace_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_is_not_recorded_leaves_nothing_behind() {
+async fn a_delivery_that_is_not_traced_leaves_nothing_behind() {
     let mut collector = Collector::start().await;
     let loops = ScriptedLoops::willing().await;
     let off = [
@@ -307,7 +307,7 @@ async fn a_collector_that_is_down_costs_a_warning_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_followed_costs_the_traces_and_not_the_start() {
+async fn variables_that_cannot_be_followed_cost_the_traces_and_not_the_start() {
     let collector = Collector::start().await;
     let loops = ScriptedLoops::willing().await;
     let setup = collector.of(Setup::with_loops(&loops.base_url));

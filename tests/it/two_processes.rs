@@ -33,7 +33,7 @@ fn is_delivered(message: &Value) -> bool {
 }
 
 #[tokio::test]
-async fn the_one_that_stands_by_says_for_whom_until_when_and_takes_messages_in() {
+async fn the_standby_takes_messages_and_says_for_whom_it_waits_and_until_when() {
     let mut loops = ScriptedLoops::willing().await;
     let (first, second, _data) =
         two(&Setup::with_loops(&loops.base_url).env(LEASE_TTL, "20000")).await;
@@ -103,7 +103,7 @@ async fn each_process_shows_who_is_there_and_who_delivers() {
 }
 
 #[tokio::test]
-async fn when_the_one_stops_the_other_goes_on_without_waiting_for_the_lease_to_run_out() {
+async fn after_a_stop_the_other_process_delivers_without_waiting_for_the_lease() {
     let mut loops = ScriptedLoops::willing().await;
     // The lease would expire only after an hour.
     let setup = Setup::with_loops(&loops.base_url).env(LEASE_TTL, "3600000");
@@ -115,7 +115,7 @@ async fn when_the_one_stops_the_other_goes_on_without_waiting_for_the_lease_to_r
 }
 
 #[tokio::test]
-async fn when_the_one_is_killed_the_other_goes_on_once_the_lease_has_run_out() {
+async fn after_a_kill_the_other_process_delivers_once_the_lease_has_run_out() {
     let script = |seen: &Seen| if seen.path == "/api-key" { Reply::ok() } else { Reply::Silence };
     let mut loops = ScriptedLoops::start(script).await;
     let (mut first, second, _data) =

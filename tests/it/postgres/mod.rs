@@ -66,7 +66,7 @@ async fn the_last_message_of_a_source_is_known_after_a_restart() {
 }
 
 #[tokio::test]
-async fn every_command_works_on_it() {
+async fn every_command_works_on_postgresql() {
     let mut loops = ScriptedLoops::start(|seen| match seen.path.as_str() {
         "/api-key" => crate::support::Reply::ok(),
         _ => crate::support::Reply::status(400),

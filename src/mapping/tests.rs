@@ -88,6 +88,25 @@ fn problems_are_found_at_load_with_their_place() {
 }
 
 #[test]
+fn a_mapping_may_be_as_large_as_its_bounds_and_no_larger() {
+    let nested = |depth: usize| format!("{}1{}", r#"{"k":"#.repeat(depth), "}".repeat(depth));
+    // The root and the array are values too.
+    let many = |values: usize| format!(r#"{{"k":[{}]}}"#, vec!["1"; values - 2].join(","));
+    let parts = |parts: usize| format!(r#"{{"k":{{"@path":"{}"}}}}"#, vec!["x"; parts].join("."));
+    let long = |bytes: usize| format!(r#"{{"k":{{"@path":"{}"}}}}"#, "x".repeat(bytes));
+    let cases: [(&dyn Fn(usize) -> String, usize); 4] = [
+        (&nested, DEPTH_MAX),
+        (&many, VALUES_MAX),
+        (&parts, PATH_PARTS_MAX),
+        (&long, TEXT_BYTES_MAX),
+    ];
+    for (written, most) in cases {
+        assert!(Mapping::compile(&value(&written(most))).is_ok(), "{most}");
+        assert!(Mapping::compile(&value(&written(most + 1))).is_err(), "{most}");
+    }
+}
+
+#[test]
 fn what_only_some_messages_come_upon_is_told_at_load_too() {
     let cases = [
         (r#"{"a":[{"@path":1}]}"#, "/a/0/@path"),

@@ -207,3 +207,36 @@ impl Intake<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_and_its_id_may_be_as_long_as_their_bounds_and_no_longer() {
+        let digests = Digests::new(&[7; 32]);
+        let read = |id_bytes: usize, message_bytes_max: fn(usize) -> usize| {
+            let id = "x".repeat(id_bytes);
+            let raw = format!(r#"{{"type":"track","userId":"u","event":"E","messageId":"{id}"}}"#);
+            let intake = Intake {
+                digests: &digests,
+                source: "app",
+                destination: "default",
+                is_bulk: false,
+                kind: None,
+                is_from_segment: false,
+                is_sent_now: false,
+                ip: None,
+                message_bytes_max: message_bytes_max(raw.len()),
+                takes_delete: false,
+                trace: None,
+            };
+            let now = Timestamp::UNIX_EPOCH;
+            intake.read(raw.as_bytes(), &Object::new(), now, String::new).map(|_| ())
+        };
+        assert_eq!(read(MESSAGE_ID_BYTES_MAX, |bytes| bytes), Ok(()));
+        assert_eq!(read(MESSAGE_ID_BYTES_MAX + 1, |bytes| bytes), Err(Rejection::LongId));
+        let too_large = read(1, |bytes| bytes - 1).unwrap_err();
+        assert_eq!(too_large.code(), "too_large");
+    }
+}

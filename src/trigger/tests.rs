@@ -92,6 +92,16 @@ fn events_are_taken_by_name() {
 }
 
 #[test]
+fn a_trigger_may_be_as_long_as_its_bounds_and_no_longer() {
+    let names = [&["x"; EVENTS_MAX][..], &["y"]].concat();
+    assert!(Trigger::events(names[..EVENTS_MAX].iter().copied()).is_ok());
+    assert!(Trigger::events(names).is_err());
+    let quoted = |bytes: usize| format!("type = \"{}\"", "x".repeat(bytes - "type = \"\"".len()));
+    assert!(Trigger::compile(&quoted(TRIGGER_BYTES_MAX)).is_ok());
+    assert!(Trigger::compile(&quoted(TRIGGER_BYTES_MAX + 1)).is_err());
+}
+
+#[test]
 fn knows_which_events_it_may_take() {
     let may =
         |text, event| Trigger::compile(text).unwrap().may_match_event(MessageType::Track, event);

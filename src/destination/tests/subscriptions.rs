@@ -31,6 +31,17 @@ fn all_problems_are_found_and_name_their_subscription() {
 }
 
 #[test]
+fn a_destination_may_have_so_many_subscriptions_and_no_more() {
+    let one = subscription(DELETE).unwrap();
+    let many: Vec<_> = (0..=SUBSCRIPTIONS_MAX)
+        .map(|n| Subscription { name: n.to_string(), ..one.clone() })
+        .collect();
+    assert!(Destination::compile(&many[1..], Unsupported::Omit).is_ok());
+    let problems = Destination::compile(&many, Unsupported::Omit).unwrap_err();
+    assert_eq!(problems[0].field, "subscriptions");
+}
+
+#[test]
 fn all_shapes_say_the_same() {
     let short = subscription(
         r#"{"name":"s","action":"deleteContact","trigger":"type = \"delete\"","without":["email"]}"#,

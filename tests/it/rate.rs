@@ -1,6 +1,6 @@
 //! The rate limit of Loops is not exceeded in any second, and a 429 loses no message.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -67,7 +67,8 @@ async fn without_configuration_ten_requests_a_second_are_sent() {
     let loops = ScriptedLoops::willing().await;
     let service = Setup::with_loops(&loops.base_url).without_rate().start();
     let moments = moments(&service, 30).await;
-    assert!(most_in_a_second(&moments) <= 10, "{moments:?}");
+    // Ten a second, where the machine keeps up.
+    assert!((4..=10).contains(&most_in_a_second(&moments)), "{moments:?}");
 }
 
 #[tokio::test]
@@ -198,23 +199,27 @@ async fn after_429s_the_rate_falls_at_once_and_recovers_completely() {
 async fn everything_arrives_in_order_when_loops_is_stricter_than_it_says() {
     // Loops allows four requests a second without reporting that, and refuses any beyond.
     let mut accepted: Vec<Instant> = Vec::new();
-    let mut loops = ScriptedLoops::start(move |_| {
+    let taken = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&taken);
+    let loops = ScriptedLoops::start(move |seen| {
         accepted.retain(|at| at.elapsed() < SECOND);
         if accepted.len() >= 4 {
             return Reply::status(429);
         }
         accepted.push(Instant::now());
+        if seen.path != "/api-key" {
+            noted.lock().unwrap().push(seen.note());
+        }
         Reply::ok()
     })
     .await;
     let service = Setup::with_loops(&loops.base_url).env("LOOPS_RATE_LIMIT", "20").start();
     let batch: Vec<_> = (0..12).map(|n| track("u1", &format!("m{n:02}"))).collect();
     service.accept("/v1/batch", json!({"batch": batch})).await;
-    let mut notes = vec![loops.next().await.note()];
-    while notes.last().map(String::as_str) != Some("m11") {
-        notes.push(loops.next().await.note());
+    for n in 0..12 {
+        service.message(&format!("m{n:02}"), |found| found["state"] == "delivered").await;
     }
-    notes.dedup();
-    assert_eq!(notes, (0..12).map(|n| format!("m{n:02}")).collect::<Vec<_>>());
-    service.message("m11", |found| found["state"] == "delivered").await;
+    // What was refused does not count, and what was taken is not sent again.
+    let expected: Vec<String> = (0..12).map(|n| format!("m{n:02}")).collect();
+    assert_eq!(*taken.lock().unwrap(), expected);
 }

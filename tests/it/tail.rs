@@ -119,6 +119,8 @@ async fn a_browser_that_connects_again_gets_what_it_missed() {
     };
     let service = service.crash_and_restart(&setup);
     service.accept("/v1/track", track("ada", "m2")).await;
+    // Nothing more happens to it, so that it is only there if what was missed is.
+    service.message("m2", |found| found["state"] == "delivered").await;
     let visitor = Visitor::with(&service, ADMIN_TOKEN).await;
     let mut tail = Tail::resume(&visitor, "", &[("last-event-id", &id)]).await;
     tail.row_with("m2").await;

@@ -308,16 +308,18 @@ async fn a_collector_that_is_down_costs_a_warning_and_nothing_else() {
 
 #[tokio::test]
 async fn variables_that_cannot_be_followed_cost_the_traces_and_not_the_start() {
-    let collector = Collector::start().await;
+    let mut collector = Collector::start().await;
     let loops = ScriptedLoops::willing().await;
     let setup = collector.of(Setup::with_loops(&loops.base_url));
-    let service = setup.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").start();
+    let mut service = setup.env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc").start();
     let warned = |line: &Value| {
         line["problem"].as_str().is_some_and(|text| text.contains("set it to http/protobuf"))
     };
     service.logged(warned).await;
     service.accept("/v1/identify", identify("u1", "m1")).await;
     service.message("m1", |found| found["state"] == "delivered").await;
+    assert_eq!(service.stop().await, Some(0));
+    assert_eq!(collector.rest().len(), 0);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! nothing lost, nothing out of order and no event with a second key.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -72,11 +73,13 @@ pub async fn each_shows_who_is_there_and_who_delivers(on: impl FnOnce(Setup) -> 
     for service in [&first, &second] {
         names.push(service.logged(|line| line["message"] == "listening").await["process"].clone());
     }
+    let began = Instant::now();
     let both_are_listed = async |service: &Service| loop {
         let (found, lease) = replicas(service).await;
         if found.len() == 2 {
             return (found, lease);
         }
+        assert!(began.elapsed() < PATIENCE, "{found:?}");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     };
     for (service, this, other) in [(&first, 0, 1), (&second, 1, 0)] {
@@ -157,7 +160,7 @@ async fn a_process_that_lost_the_lease_no_longer_reports_a_pause() {
 
 /// Waits until the metrics have a line.
 async fn shows(service: &Service, line: &str) {
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     loop {
         let text = service.admin("/metrics").await.body.as_str().unwrap().to_owned();
         if text.lines().any(|one| one == line) {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{ScriptedLoops, Service, Setup, track};
+use crate::support::{PATIENCE, ScriptedLoops, Service, Setup, track};
 
 use super::server::{pooler, server};
 use super::sql::Sql;
@@ -61,7 +61,9 @@ async fn past_a_pooler_hints_are_heard_by_a_direct_connection() {
     let sql = Sql::connect(&server().url()).await;
     let listening = "SELECT FROM pg_stat_activity WHERE application_name = 'ear'
                      AND query = 'LISTEN \"segment_loops_past_a_pooler\"' AND state = 'idle'";
+    let began = std::time::Instant::now();
     while sql.rows(listening).await.is_empty() {
+        assert!(began.elapsed() < PATIENCE, "nobody listens");
         tokio::time::sleep(std::time::Duration::from_millis(10)).await;
     }
     assert_delivers(&second, &mut loops).await;

@@ -18,7 +18,7 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::seen::the_last_message_of_a_source_outlives_a_restart;
-use crate::support::{ScriptedLoops, Service, Setup, WRITE_KEY, track};
+use crate::support::{PATIENCE, ScriptedLoops, Service, Setup, WRITE_KEY, track};
 use crate::two_processes::{each_shows_who_is_there_and_who_delivers, end_under_load};
 
 use server::{Server, pooler, server};
@@ -129,7 +129,9 @@ async fn a_database_that_crashes_loses_nothing_acknowledged_and_is_found_again()
     }
     assert!(acknowledged.len() >= 100 && refused >= 100, "{refused} refused");
     assert_ne!(service.admin("/healthz").await.status, 500);
+    let began = std::time::Instant::now();
     while !send(&service, &track("u1", "last")).await {
+        assert!(began.elapsed() < PATIENCE, "the database is not found again");
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     for id in acknowledged.iter().map(String::as_str).chain(["last"]) {

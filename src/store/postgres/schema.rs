@@ -77,7 +77,7 @@ pub(super) async fn open(
                 return Err(OpenError::Later { address, schema, version: meta.version });
             }
             Ok(Found::Meta(meta)) => {
-                return match missing(connection, options).await {
+                return match missing(connection, &schema, options.migrations).await {
                     Ok(None) => {
                         moving::admit(connection, &address, &schema).await?;
                         Ok(Digests::new(&meta.installation_key))
@@ -118,20 +118,18 @@ pub(super) async fn state(
         Err(fault) => return Err(OpenError::Open { address, source: fault.into() }),
     };
     let version = meta.version;
-    if version < current {
-        moving::may_admit(connection, &address, &schema).await?;
-        return Ok(Schema::Older { version, current });
-    }
     if meta.usable_from > current {
         return Err(OpenError::Later { address, schema, version });
     }
-    match missing(connection, options).await {
+    let made = usize::try_from(version).ok().and_then(|count| options.migrations.get(..count));
+    match missing(connection, &schema, made.unwrap_or(options.migrations)).await {
         Ok(None) => {}
         Ok(Some(missing)) => return Err(OpenError::NotWhole { address, schema, missing }),
         Err(fault) => return Err(OpenError::Open { address, source: fault.into() }),
     }
     moving::may_admit(connection, &address, &schema).await?;
     Ok(match version {
+        version if version < current => Schema::Older { version, current },
         version if version == current => Schema::Current { version },
         version => Schema::Newer { version, current },
     })
@@ -245,15 +243,16 @@ async fn end<T>(connection: &Connection, written: Result<T, Fault>) -> Result<T,
     }
 }
 
-/// Returns the missing tables, indices, sequences and functions. Some may be missing after a partial restore of a
-/// backup.
+/// Returns the tables, indices, sequences and functions of these migrations that are missing. Some may be missing after
+/// a partial restore of a backup.
 async fn missing(
     connection: &Connection,
-    options: &PostgresOptions,
+    schema: &str,
+    migrations: &[Migration],
 ) -> Result<Option<String>, Fault> {
     let names: Array<&str> =
-        options.migrations.iter().flat_map(|migration| made_by(migration.sql)).collect();
-    get(&connection.query_one(MISSING, params![options.schema.as_str(), names]).await?, 0)
+        migrations.iter().flat_map(|migration| made_by(migration.sql)).collect();
+    get(&connection.query_one(MISSING, params![schema, names]).await?, 0)
 }
 
 /// Returns the names of the tables, indices, sequences and functions that statements make.

@@ -285,13 +285,19 @@ fn version_of(migrations: &[&str]) -> i32 {
     FIRST_VERSION - 1 + migrations.len() as i32
 }
 
+/// The migrations that lead to a version.
+fn up_to<'a>(migrations: &'a [&'a str], version: i32) -> &'a [&'a str] {
+    let count = usize::try_from(version - FIRST_VERSION + 1).unwrap_or_default();
+    migrations.get(..count).unwrap_or(migrations)
+}
+
 /// Brings a schema of a released version to the one to which migrations lead.
 fn migrate(
     transaction: &Connection,
     version: i32,
     migrations: &[&str],
 ) -> Result<(), rusqlite::Error> {
-    let done = usize::try_from(version - FIRST_VERSION + 1).unwrap_or_default();
+    let done = up_to(migrations, version).len();
     for (version, sql) in (FIRST_VERSION..).zip(migrations).skip(done) {
         transaction.execute_batch(sql)?;
         transaction.pragma_update(None, "user_version", version)?;
@@ -352,7 +358,10 @@ pub(super) fn identify_as(
     Ok(match application {
         APPLICATION_ID if version > current => Found::Later(version),
         APPLICATION_ID if (1..FIRST_VERSION).contains(&version) => Found::Earlier,
-        APPLICATION_ID if (FIRST_VERSION..current).contains(&version) => {
+        APPLICATION_ID
+            if (FIRST_VERSION..current).contains(&version)
+                && has_schema(connection, up_to(migrations, version))? =>
+        {
             backup::copied_at(connection)?.map_or(Found::Older(version), Found::Copy)
         }
         APPLICATION_ID if version == current && is_whole(connection, migrations)? => {
@@ -377,6 +386,12 @@ pub(super) fn identify_as(
 
 /// Whether the schema has everything of this release unchanged, and all required single values.
 fn is_whole(connection: &Connection, migrations: &[&str]) -> Result<bool, rusqlite::Error> {
+    Ok(has_schema(connection, migrations)?
+        && connection.query_row(HAS_META, [], |row| row.get::<_, bool>(0))?)
+}
+
+/// Whether the schema has everything that these migrations make, unchanged.
+fn has_schema(connection: &Connection, migrations: &[&str]) -> Result<bool, rusqlite::Error> {
     let model = Connection::open_in_memory()?;
     enforce_foreign_keys(&model, false)?;
     migrate(&model, FIRST_VERSION - 1, migrations)?;
@@ -391,7 +406,7 @@ fn is_whole(connection: &Connection, migrations: &[&str]) -> Result<bool, rusqli
             return Ok(false);
         }
     }
-    connection.query_row(HAS_META, [], |row| row.get(0))
+    Ok(true)
 }
 
 /// Whether the file is a database of this release, with its whole schema.

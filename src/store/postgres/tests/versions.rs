@@ -110,6 +110,10 @@ async fn each_version_says_how_the_schema_is_and_changes_nothing() {
     assert_eq!(state(MIGRATIONS).await.unwrap(), State::Current { version: 1 });
     assert_eq!(state(NEXT).await.unwrap(), State::Older { version: 1, current: 2 });
     assert_eq!(version(&schema).await, (1, 1));
+    raw(&schema).await.batch("ALTER INDEX @messages_email RENAME TO elsewhere").await.unwrap();
+    let refused = state(NEXT).await.unwrap_err();
+    assert!(refused.to_string().contains("lacks messages_email"), "{refused}");
+    raw(&schema).await.batch("ALTER INDEX @elsewhere RENAME TO messages_email").await.unwrap();
     open_as(&schema, NEXT).await.unwrap().close().await;
     assert_eq!(state(MIGRATIONS).await.unwrap(), State::Newer { version: 2, current: 1 });
     assert_eq!(state(AFTER_NEXT).await.unwrap(), State::Older { version: 2, current: 3 });

@@ -147,6 +147,20 @@ async fn neither_a_backup_nor_a_moved_queue_of_an_earlier_release_is_migrated() 
 }
 
 #[tokio::test]
+async fn a_schema_of_an_earlier_release_that_is_not_whole_is_not_migrated() {
+    let (store, folder) = fresh().await;
+    store.close().await;
+    let damaged = raw(&folder);
+    execute(&damaged, "DROP INDEX messages_failed");
+    let options = SqliteOptions { migrations: NEXT, ..options(&folder) };
+    for refused in [open_as(&folder, NEXT).map(drop), open::schema(&options).map(drop)] {
+        assert!(matches!(refused, Err(OpenError::Damaged { .. })), "{refused:?}");
+    }
+    let version = number(&damaged, "PRAGMA user_version");
+    assert_eq!(version, i64::from(open::SCHEMA_VERSION), "it was written to");
+}
+
+#[tokio::test]
 async fn a_backup_of_an_earlier_release_is_migrated_when_it_is_restored() {
     let (store, folder) = fresh().await;
     put(&store, message("a")).await;

@@ -15,7 +15,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Options of `healthcheck`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Asks GET /healthz once and waits for at most 3 seconds a step. For container images, which have no curl:
+Sends GET /healthz once and waits at most 3 seconds for each step. For container images, which \
+have no curl:
   HEALTHCHECK CMD [\"segment-loops\", \"healthcheck\"]")]
 pub struct HealthcheckArgs {
     /// Address of the service [default: the one that `serve` would listen on].

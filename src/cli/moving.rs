@@ -19,16 +19,17 @@ const BAR: &str = "{bar:30} {human_pos}/{human_len} rows  {eta} left";
 /// Options of `move`.
 #[derive(Debug, Args)]
 #[command(after_long_help = "\
-Stop the service, set DATABASE_URL (store.url) to the PostgreSQL database, run this, then start the \
-replicas:
+Stop the service, set DATABASE_URL (store.url) to the PostgreSQL database, run this command, and \
+then start the replicas:
   DATABASE_URL=postgres://USER:PASSWORD@HOST/DATABASE \\
     segment-loops move --from /data
 
-Messages, deliveries, attempts, contents, counts and the memory of duplicates are copied to a new \
-schema. What waits is delivered from there, in order; an event that was perhaps sent is sent again with \
-its Idempotency-Key. Until everything is copied, neither the folder nor the database can be used; \
-afterwards the folder refuses to be. Interrupted, or after an error, run the same command again: it \
-continues. --undo keeps the queue in the folder instead, as long as no process has used the database.")]
+It copies messages, deliveries, attempts, contents, counts and the memory of duplicates to a new \
+schema. What is waiting is delivered from there, in order; an event that may have been sent is \
+sent again with its Idempotency-Key. Until everything is copied, neither the folder nor the \
+database can be used; afterwards, the folder cannot be used any more. If the command is \
+interrupted or fails, run it again, and it continues. --undo keeps the queue in the folder \
+instead, as long as no process has used the database.")]
 pub struct MoveArgs {
     /// Data folder of the service, with the SQLite database.
     #[arg(long, value_name = "DIR")]

@@ -49,11 +49,11 @@ const STORE_PAUSE: Duration = Duration::from_millis(500);
 #[command(after_long_help = "\
 Each line is a Segment message, such as
   {\"type\": \"identify\", \"userId\": \"u1\", \"traits\": {\"email\": \"ada@example.com\"}}
-Files may be gzip. `serve` delivers the messages, after live ones.
+Files may be compressed with gzip. `serve` delivers the messages after live ones.
 
-A message without a messageId gets one derived from the source, the file name, the line number and \
-the line itself. So run an interrupted import again as it was, and fix rejected lines in place: what \
-was stored before counts as duplicate (within store.duplicate_window_h).
+A message without a messageId gets one made from the source, the file name, the line number and \
+the line itself. So run an interrupted import again as it was, and fix rejected lines in place: \
+what was stored before counts as a duplicate (within store.duplicate_window_h).
 
   segment-loops import users.jsonl.gz --data /data --report rejected.jsonl
   jq -c '.[]' export.json | segment-loops import - --source crm --data /data")]

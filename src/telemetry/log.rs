@@ -12,7 +12,7 @@ use std::time::Duration;
 use metrics::counter;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 
-use super::names::LOG_LINES_DROPPED;
+use super::metrics::LOG_LINES_DROPPED;
 
 /// The most lines that wait to be written.
 const LINES_MAX: usize = 8_192;

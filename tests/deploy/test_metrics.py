@@ -53,8 +53,8 @@ def board_expressions():
 
 def described():
     """The metrics of the source code."""
-    source = (ROOT / "src/telemetry/names.rs").read_text()
-    return set(re.findall(r'pub const [A-Z_]+: &str =\s*"((?:segment_loops|http_server|process)_\w+)"', source))
+    source = (ROOT / "src/telemetry/metrics.rs").read_text()
+    return set(re.findall(r'(?:counter|gauge|histogram) [A-Z_]+ = "(\w+)"', source))
 
 
 def metrics_of(expression):

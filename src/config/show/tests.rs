@@ -132,6 +132,16 @@ fn each_value_says_where_it_comes_from() {
     assert!(parse(&shown).is_some(), "{shown}");
 }
 
+/// A secret key that [`SECRETS`] does not name would be shown.
+#[test]
+fn every_key_of_a_secret_is_hidden() {
+    let fields = include_str!("../tree.rs").lines().filter_map(|line| line.split_once(": "));
+    let secret = fields.filter(|(_, of)| of.starts_with("Secrets") || of.contains("<Secret"));
+    let names: BTreeSet<&str> =
+        secret.filter_map(|(name, _)| name.split_whitespace().last()).collect();
+    assert_eq!(names, BTreeSet::from(SECRETS));
+}
+
 #[test]
 fn secrets_are_hidden_also_where_they_do_not_belong() {
     let file = tempfile::NamedTempFile::new().unwrap();

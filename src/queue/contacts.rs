@@ -46,7 +46,8 @@ pub struct IdentityConflict {
     pub person: PersonDigest,
     /// The beginning of the day, in UTC, on which it was seen.
     pub day: Timestamp,
-    /// How many addresses (3 or more) or user ids (2 or more) were seen that day.
+    /// How many addresses (3 or more) or user ids (2 or more) were seen that day. At most [`USERS_COUNTED_MAX`] user ids
+    /// are counted.
     pub count: u64,
     /// The request that showed it last.
     pub request: RequestId,
@@ -83,6 +84,10 @@ impl ConflictKind {
 
 /// How many days a conflict is kept after it was last seen.
 pub const CONFLICT_DAYS: u16 = 7;
+
+/// The most user ids with one address that are counted. Counting is part of each request for one of them, and thousands
+/// may have one address.
+pub const USERS_COUNTED_MAX: u32 = 100;
 
 /// The most conflicts that one query returns.
 pub const CONFLICTS_MAX: u32 = 50;

@@ -63,7 +63,7 @@ pub(crate) use consent::ConsentReport;
 pub use consent::{OptIn, OptOut};
 pub use contacts::{
     CONFLICT_DAYS, CONFLICTS_MAX, CONTACTS_KEPT, ConflictKind, Contact, ContactChange,
-    ContactClaim, IdentityConflict, KnownProperty, Learned, PROPERTIES_MAX,
+    ContactClaim, IdentityConflict, KnownProperty, Learned, PROPERTIES_MAX, USERS_COUNTED_MAX,
 };
 pub use delivery::*;
 pub use error::*;

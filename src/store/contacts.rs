@@ -5,7 +5,8 @@ use jiff::Timestamp;
 use super::values::to_ms;
 use crate::queue::contacts::{merge, to_bytes};
 use crate::queue::{
-    CONFLICT_DAYS, CONFLICTS_MAX, CONTACTS_KEPT, Contact, FeedbackRecord, IdentityConflict, Learned,
+    CONFLICT_DAYS, CONFLICTS_MAX, CONTACTS_KEPT, Contact, FeedbackRecord, IdentityConflict,
+    Learned, USERS_COUNTED_MAX,
 };
 use crate::segment::{LaneKey, PersonDigest};
 
@@ -25,6 +26,9 @@ pub(super) fn first_day_of_conflicts(now_ms: i64) -> i64 {
 /// Limits how many conflicts are read. A conflict has at most one row per day, so this many rows contain
 /// [`CONFLICTS_MAX`] distinct conflicts if there are that many.
 pub(super) const CONFLICTS_READ_MAX: i64 = CONFLICTS_MAX as i64 * (CONFLICT_DAYS as i64 + 1);
+
+/// [`USERS_COUNTED_MAX`], as a limit of a statement.
+pub(super) const USERS_COUNTED: i64 = USERS_COUNTED_MAX as i64;
 
 /// Keeps the latest of each contact's conflicts. The input must be sorted newest first.
 pub(super) fn newest_of_each(conflicts: Vec<IdentityConflict>) -> Vec<IdentityConflict> {

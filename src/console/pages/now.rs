@@ -15,7 +15,7 @@ use crate::console::numbers::{counted, in_words, number};
 use crate::console::reasons::meaning;
 use crate::console::state::{AdminState, store_fault};
 use crate::console::status::{DestinationNow, Funnel, Status, read};
-use crate::queue::{ConflictKind, PauseReason};
+use crate::queue::{ConflictKind, PauseReason, USERS_COUNTED_MAX};
 
 /// The smallest share of saved requests that is worth a sentence, in percent.
 const SAVINGS_MIN: u64 = 5;
@@ -375,6 +375,9 @@ fn conflict(one: &crate::console::status::Conflict) -> Conflict {
             ConflictKind::Addresses => {
                 format!("one user id was given {count} addresses on one day")
             }
+            ConflictKind::UserIds if one.count >= u64::from(USERS_COUNTED_MAX) => {
+                format!("{count} or more user ids have one address")
+            }
             ConflictKind::UserIds => format!("{count} user ids have one address"),
         },
         day: one.day.strftime("%Y-%m-%d").to_string(),
@@ -416,6 +419,24 @@ fn in_bytes(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_many_user_ids_are_not_counted_further() {
+        let said = |kind, count| {
+            let one = crate::console::status::Conflict {
+                destination: "main".to_owned(),
+                kind,
+                day: jiff::Timestamp::UNIX_EPOCH,
+                count,
+                seq: None,
+            };
+            conflict(&one).what
+        };
+        assert_eq!(said(ConflictKind::UserIds, 99), "99 user ids have one address");
+        assert_eq!(said(ConflictKind::UserIds, 100), "100 or more user ids have one address");
+        let addresses = "one user id was given 100 addresses on one day";
+        assert_eq!(said(ConflictKind::Addresses, 100), addresses);
+    }
 
     #[test]
     fn what_skipping_saves_is_said_where_it_is_worth_it() {

@@ -49,7 +49,7 @@ pub struct Conflict {
     /// The beginning (UTC) of the day on which it was last seen.
     #[schema(value_type = String, format = DateTime)]
     pub day: Timestamp,
-    /// How many addresses, or user ids.
+    /// How many addresses, or user ids, of which at most 100 are counted.
     pub count: u64,
     /// The sequence number of a message that was part of it; null if it is no longer on record.
     #[schema(required)]

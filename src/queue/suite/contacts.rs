@@ -5,8 +5,9 @@ use super::erasure::{deleting, deletion, erase_all};
 use super::*;
 use crate::queue::{
     BrokenMessage, CONFLICT_DAYS, CONTACTS_KEPT, ConflictKind, Contact, ContactChange,
-    ContactClaim, DeliveryState, FeedbackRecord, IdentityConflict, KnownProperty, Learned,
-    MessageState, NewFeedback, NewOutcome, NotNeeded, NotNeededReason, RequestId,
+    ContactClaim, DeliveryState, FeedbackRecord, IdentityConflict, KnownContact, KnownProperty,
+    Learned, MessageState, NewFeedback, NewOutcome, NotNeeded, NotNeededReason, RequestId,
+    USERS_COUNTED_MAX,
 };
 use crate::segment::{LaneKey, PropertyName, PropertyValue};
 
@@ -262,6 +263,64 @@ pub(crate) async fn a_request_that_is_on_its_way_shares_its_contact(store: &dyn 
     learn(store, learned(z, &[])).await;
     claim(store, user("other"), email, user("other").into()).await;
     assert!(!names(store, z).await.1 && !names(store, user("other")).await.1);
+}
+
+/// How many user ids have one address, as with a test account.
+const MANY: usize = 2_000;
+
+pub(crate) async fn an_address_of_thousands_is_shared_by_all_of_them(store: &dyn Store) {
+    let email = Some(address("info@example.com"));
+    let many: Vec<PersonDigest> = (0..MANY).map(|n| user(&format!("u{n}"))).collect();
+    let shared = async || {
+        let found = store.contacts(DESTINATION, &many).await.unwrap();
+        assert_eq!(found.len(), MANY);
+        found.iter().filter(|contact| contact.is_shared).count()
+    };
+    // A list of contacts says nothing about who changes them.
+    let listed: Vec<KnownContact> =
+        many.iter().map(|key| KnownContact { key: *key, email }).collect();
+    store.make_known(DESTINATION, &listed, at(5)).await.unwrap();
+    assert_eq!(shared().await, 0);
+    let of = |key, email: &str| {
+        let email = Some(address(email));
+        Learned { email, ..learned(key, &[property(1, 1)]) }
+    };
+    let (new, other) = (user("new"), user("other"));
+    claim(store, new, email, new.into()).await;
+    assert_eq!(shared().await, MANY, "a request on its way may change any of them");
+    learn(store, of(new, "info@example.com")).await;
+    learn(store, of(other, "other@example.com")).await;
+    assert_eq!(names(store, new).await, (vec![1], true));
+    assert_eq!(names(store, other).await, (vec![1], false), "nobody else has its address");
+    // So many are not counted one by one.
+    let conflicts = store.conflicts(at(0)).await.unwrap();
+    let counted = |one: &IdentityConflict| (one.kind, one.person, one.count);
+    let expected = (ConflictKind::UserIds, address("info@example.com"), USERS_COUNTED_MAX.into());
+    assert_eq!(conflicts.iter().map(counted).collect::<Vec<_>>(), [expected]);
+    // Whoever joins them is shared, whether by a request that is on its way or by one that was accepted.
+    let (by_claim, by_outcome) = (user("by claim"), user("by outcome"));
+    claim(store, by_claim, email, by_claim.into()).await;
+    assert!(names(store, by_claim).await.1);
+    learn(store, of(by_outcome, "info@example.com")).await;
+    assert!(names(store, by_outcome).await.1);
+    // So is the contact that has nothing but the address.
+    let by_address = address("info@example.com");
+    claim(store, by_address, None, by_address.into()).await;
+    assert!(names(store, by_address).await.1);
+    // What one of them learns or loses is its own.
+    learn(store, Learned { lane: many[7].into(), ..of(many[7], "seven@example.com") }).await;
+    assert_eq!(names(store, many[7]).await, (vec![1], true), "it stays shared");
+    settle(store, Consequence::Delivered, ContactChange::Forget(new)).await;
+    assert_eq!(names(store, new).await, (vec![], true));
+    settle(
+        store,
+        Consequence::Delivered,
+        ContactChange::Confirm(of(by_outcome, "info@example.com")),
+    )
+    .await;
+    assert_eq!(names(store, by_outcome).await, (vec![], true));
+    assert_eq!(shared().await, MANY);
+    assert!(!names(store, other).await.1);
 }
 
 pub(crate) async fn what_loops_reports_counts_more_than_an_earlier_attempt(store: &dyn Store) {

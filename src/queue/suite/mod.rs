@@ -178,6 +178,7 @@ macro_rules! store_suite {
             forgets_what_may_not_be_true,
             a_contact_of_two_lanes_is_shared,
             a_request_that_is_on_its_way_shares_its_contact,
+            an_address_of_thousands_is_shared_by_all_of_them,
             what_loops_reports_counts_more_than_an_earlier_attempt,
             contacts_go_with_their_person,
             contacts_are_forgotten_after_a_long_time,

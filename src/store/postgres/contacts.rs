@@ -13,35 +13,51 @@ use super::rows::{from_ms, get, to_ms};
 use crate::queue::contacts::from_bytes;
 use crate::queue::{ConflictKind, Contact, ContactChange, ContactClaim, Learned};
 use crate::segment::{LaneKey, PersonDigest};
-use crate::store::contacts::{Known, Presence, Update, before, day};
+use crate::store::contacts::{Known, Presence, USERS_COUNTED, Update, before, day};
 
 /// $1 destination, $2 keys.
 const FIND: &str = "
     SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM @contacts
     WHERE contact = ANY($2) AND destination = $1";
-/// $1 destination, $2 key, $3 key and email. The rows are locked, so that later reports from Loops are not overwritten.
-/// Rows that [`SHARE`] may change are locked with them, always in the same order, so that transactions cannot deadlock.
-const FIND_TO_CHANGE: &str = "
+/// $1 destination, $2 key. The row is locked, so that later reports from Loops are not overwritten.
+const FIND_TO_CONFIRM: &str = "
+    SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM @contacts
+    WHERE contact = $2 AND destination = $1 FOR UPDATE";
+/// $1 destination, $2 key, $3 key and email. As [`FIND_TO_CONFIRM`]. The rows that [`SHARE`] may change are locked, too,
+/// always in the same order, so that two such steps cannot deadlock.
+pub(super) const FIND_TO_LEARN: &str = "
     WITH related AS MATERIALIZED (
         SELECT contact, email, is_shared, CASE WHEN contact = $2 THEN properties END AS properties, lane, reported_at,
                known_at, address
         FROM @contacts
-        WHERE destination = $1 AND (contact = ANY($3) OR email = ANY($3) OR claimed = ANY($3))
+        WHERE destination = $1 AND (contact = ANY($3) OR email = ANY($3) AND NOT is_shared
+                                    OR claimed = ANY($3) AND NOT is_shared)
         ORDER BY contact FOR UPDATE)
     SELECT contact, email, is_shared, properties, lane, reported_at, known_at, address FROM related WHERE contact = $2";
 /// $1 destination, $2 keys and emails. Locks all rows that claims may change, in the same order.
-const LOCK: &str = "
+pub(super) const LOCK: &str = "
     SELECT FROM @contacts
-    WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2) OR claimed = ANY($2))
+    WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2) AND NOT is_shared
+                                OR claimed = ANY($2) AND NOT is_shared)
     ORDER BY contact FOR UPDATE";
-/// $1 destination, $2 key and email, $3 known before. A row if Loops is known to have the contact.
-const KNOWN: &str = "
-    SELECT FROM @contacts
-    WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2)) AND known_at < $3 LIMIT 1";
-/// $1 destination, $2 key, $3 email. Marks the other contacts that Loops may treat as the same one.
-const SHARE: &str = "
-    UPDATE @contacts SET is_shared = true
-    WHERE destination = $1 AND contact <> $2 AND (contact = $3 OR email = $3 OR email = $2 OR claimed = $3 OR claimed = $2)";
+/// $1 destination, $2 key and email, $3 known before. A row if Loops is known to have the contact. Each part stops at
+/// its first row: with one condition for both, the planner would find all contacts with the address first.
+pub(super) const KNOWN: &str = "
+    (SELECT 1 FROM @contacts WHERE contact = ANY($2) AND destination = $1 AND known_at < $3 LIMIT 1)
+    UNION ALL
+    (SELECT 1 FROM @contacts WHERE email = ANY($2) AND destination = $1 AND known_at < $3 LIMIT 1)";
+/// $1 destination, $2 key, $3 email. Marks the other contacts that Loops may treat as the same one; returns whether
+/// there are any. A contact stays shared, so those that are marked are left alone: thousands may have one address.
+pub(super) const SHARE: &str = "
+    WITH marked AS (
+        UPDATE @contacts SET is_shared = true
+        WHERE destination = $1 AND contact <> $2 AND NOT is_shared
+              AND (contact = $3 OR email = $3 OR email = $2 OR claimed = $3 OR claimed = $2))
+    SELECT EXISTS (SELECT FROM @contacts WHERE contact = $3 AND destination = $1 AND contact <> $2)
+        OR EXISTS (SELECT FROM @contacts WHERE email = $3 AND destination = $1 AND contact <> $2)
+        OR EXISTS (SELECT FROM @contacts WHERE email = $2 AND destination = $1 AND contact <> $2)
+        OR EXISTS (SELECT FROM @contacts WHERE claimed = $3 AND destination = $1 AND contact <> $2)
+        OR EXISTS (SELECT FROM @contacts WHERE claimed = $2 AND destination = $1 AND contact <> $2)";
 /// $1 destination, $2 key, $3 email, $4 lane, $5 is shared, $6 day, $7 properties, $8 when the attempt began, $9
 /// address. If Loops reported an unknown contact while this transaction ran, that report stands.
 const LEARN: &str = "
@@ -180,12 +196,22 @@ pub(super) async fn claim(
     transaction.execute(LOCK, params![destination, digests]).await?;
     for ContactClaim { key, email, lane } in claims {
         let email = email.map(|digest| digest.0);
-        let share = transaction.execute(SHARE, params![destination, key.0, email]).await?;
-        let (is_shared, day) = (share > 0, to_day(now));
+        let is_shared = share(transaction, destination, key.0, email).await?;
+        let day = to_day(now);
         let row = params![destination, key.0, lane.0, is_shared, day, email];
         transaction.execute(CLAIM, row).await?;
     }
     Ok(())
+}
+
+/// Marks the other contacts that Loops may treat as the same one; returns whether there are any.
+async fn share(
+    transaction: &Connection,
+    destination: &str,
+    key: i64,
+    email: Option<i64>,
+) -> Result<bool, Fault> {
+    get(&transaction.query_one(SHARE, params![destination, key, email]).await?, 0)
 }
 
 async fn learn(
@@ -195,8 +221,10 @@ async fn learn(
     now: Timestamp,
 ) -> Result<bool, Fault> {
     let key = learned.key.0;
-    let related = related(learned);
-    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key, related]).await?;
+    // The digests by which Loops may treat other contacts as the same one.
+    let related = [Some(learned.key), learned.email].into_iter().flatten();
+    let related: Array<i64> = related.map(|digest| digest.0).collect();
+    let found = transaction.query_opt(FIND_TO_LEARN, params![destination, key, related]).await?;
     let found = found.as_ref().map(known).transpose()?;
     let is_new = has_created(transaction, destination, found.as_ref(), learned).await?;
     if let Some(opt_in) = &learned.opt_in {
@@ -210,7 +238,7 @@ async fn learn(
         return Ok(is_new);
     };
     let Update { own_email, email, address, has_moved, mut is_shared, properties } = update;
-    let has_others = transaction.execute(SHARE, params![destination, key, email]).await? > 0;
+    let has_others = share(transaction, destination, key, email).await?;
     is_shared |= has_others;
     let (lane, day, started_at) = (learned.lane.0, to_day(now), to_ms(learned.started_at));
     let row =
@@ -225,7 +253,7 @@ async fn learn(
     }
     if let (true, Some(email)) = (has_others, learned.email) {
         let kind = ConflictKind::UserIds.as_str();
-        let row = params![day, destination, kind, email.0, request];
+        let row = params![day, destination, kind, email.0, request, USERS_COUNTED];
         transaction.execute(conflicts::SEVERAL_USERS, row).await?;
     }
     Ok(is_new)
@@ -238,8 +266,7 @@ async fn confirm(
     now: Timestamp,
 ) -> Result<bool, Fault> {
     let key = learned.key.0;
-    let related = related(learned);
-    let found = transaction.query_opt(FIND_TO_CHANGE, params![destination, key, related]).await?;
+    let found = transaction.query_opt(FIND_TO_CONFIRM, params![destination, key]).await?;
     let found = found.as_ref().map(known).transpose()?;
     if Presence::of(found.as_ref(), learned) == Presence::Deleted {
         return Ok(false);
@@ -249,11 +276,6 @@ async fn confirm(
     transaction.execute(CONFIRM, params![destination, key, lane, day]).await?;
     arrive(transaction, destination, learned, is_new).await?;
     Ok(is_new)
-}
-
-/// Returns the digests by which Loops may treat other contacts as the same one.
-fn related(learned: &Learned) -> Array<i64> {
-    [Some(learned.key), learned.email].into_iter().flatten().map(|digest| digest.0).collect()
 }
 
 /// Records the arrival of a contact that was not known before.

@@ -344,7 +344,7 @@ CREATE TABLE @contacts (
     reported_at bigint,                           -- when Loops last reported that others changed it
     known_at    bigint,                           -- since when Loops is known to have it; 0: by a request; NULL: it is not
     changed_day integer NOT NULL,                 -- of the last change of this row, in days since the epoch
-    is_shared   boolean NOT NULL DEFAULT false,   -- requests of another lane or contact may have changed it
+    is_shared   boolean NOT NULL DEFAULT false,   -- requests of another lane or contact may have changed it; never unset
     destination text NOT NULL,
     properties  bytea NOT NULL,                   -- their digests, as the program packs them
     address     bytea,                            -- its address, encrypted; NULL unless identity is "link"
@@ -352,9 +352,10 @@ CREATE TABLE @contacts (
 ) WITH (fillfactor = 50);
 ALTER TABLE @contacts ALTER COLUMN properties SET STORAGE EXTERNAL;
 
-CREATE INDEX contacts_email ON @contacts (email, destination) WHERE email IS NOT NULL;
+-- By address, those apart that are not shared yet: however many have an address, few of them have to be marked.
+CREATE INDEX contacts_email ON @contacts (email, destination, is_shared) WHERE email IS NOT NULL;
 -- As small as the number of contacts whose last request is being sent, or was not accepted.
-CREATE INDEX contacts_claimed ON @contacts (claimed, destination) WHERE claimed IS NOT NULL;
+CREATE INDEX contacts_claimed ON @contacts (claimed, destination, is_shared) WHERE claimed IS NOT NULL;
 -- As small as the number of contacts whose digest is not that of their lane.
 CREATE INDEX contacts_lane ON @contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON @contacts (changed_day);

@@ -13,11 +13,12 @@ use crate::store::contacts::{CONFLICTS_READ_MAX, DAY_MS, day, newest_of_each};
 pub(super) const ANOTHER_ADDRESS: &str = "
     INSERT INTO conflicts (day, destination, kind, person, count, request_id) VALUES (?1, ?2, ?3, ?4, 2, ?5)
     ON CONFLICT (day, destination, kind, person) DO UPDATE SET count = count + 1, request_id = ?5";
-/// ?1 day, ?2 destination, ?3 kind, ?4 digest of the address, ?5 request. Adds no row if only one userId has the
-/// address.
+/// ?1 day, ?2 destination, ?3 kind, ?4 digest of the address, ?5 request, ?6 how many userIds to count at most. Adds no
+/// row if only one userId has the address.
 pub(super) const SEVERAL_USERS: &str = "
     INSERT INTO conflicts (day, destination, kind, person, count, request_id)
-    SELECT ?1, ?2, ?3, ?4, COUNT(*), ?5 FROM contacts WHERE email = ?4 AND destination = ?2 HAVING COUNT(*) > 1
+    SELECT ?1, ?2, ?3, ?4, COUNT(*), ?5
+    FROM (SELECT 1 FROM contacts WHERE email = ?4 AND destination = ?2 LIMIT ?6) HAVING COUNT(*) > 1
     ON CONFLICT (day, destination, kind, person) DO UPDATE SET count = excluded.count, request_id = ?5";
 /// ?1 first day, ?2 limit.
 pub(super) const LATEST: &str = "

@@ -11,7 +11,7 @@ use super::rows::{from_ms, to_ms};
 use crate::queue::contacts::from_bytes;
 use crate::queue::{ConflictKind, Contact, ContactChange, ContactClaim, KnownContact, Learned};
 use crate::segment::{LaneKey, PersonDigest};
-use crate::store::contacts::{Known, Presence, Update, before, day};
+use crate::store::contacts::{Known, Presence, USERS_COUNTED, Update, before, day};
 
 /// ?1 destination, ?2 key.
 pub(super) const FIND: &str = "
@@ -23,18 +23,23 @@ pub(super) const KNOWN: &str = "
     UNION ALL
     SELECT 1 FROM contacts WHERE email IN (?2, ?3) AND destination = ?1 AND known_at < ?4
     LIMIT 1";
-/// ?1 destination, ?2 key, ?3 email. Marks the other contacts that Loops may treat as the same one.
+/// ?1 destination, ?2 key, ?3 email. A row if Loops may treat another contact as the same one.
+pub(super) const OTHERS: &str = "
+    SELECT 1 FROM contacts WHERE destination = ?1 AND contact = ?3 AND contact <> ?2
+    UNION ALL
+    SELECT 1 FROM contacts WHERE email IN (?2, ?3) AND destination = ?1 AND contact <> ?2
+    UNION ALL
+    SELECT 1 FROM contacts WHERE claimed IN (?2, ?3) AND destination = ?1 AND contact <> ?2
+    LIMIT 1";
+/// ?1 destination, ?2 key, ?3 email. Marks those contacts. A contact stays shared, so those that are marked are left
+/// alone: thousands may have one address.
 pub(super) const SHARE: &str = "
     UPDATE contacts SET is_shared = 1 WHERE id IN (
-        SELECT id FROM contacts WHERE destination = ?1 AND contact = ?3 AND contact <> ?2
+        SELECT id FROM contacts WHERE destination = ?1 AND contact = ?3 AND contact <> ?2 AND is_shared = 0
         UNION ALL
-        SELECT id FROM contacts WHERE email = ?3 AND destination = ?1 AND contact <> ?2
+        SELECT id FROM contacts WHERE email IN (?2, ?3) AND destination = ?1 AND is_shared = 0 AND contact <> ?2
         UNION ALL
-        SELECT id FROM contacts WHERE email = ?2 AND destination = ?1
-        UNION ALL
-        SELECT id FROM contacts WHERE claimed = ?3 AND destination = ?1 AND contact <> ?2
-        UNION ALL
-        SELECT id FROM contacts WHERE claimed = ?2 AND destination = ?1)";
+        SELECT id FROM contacts WHERE claimed IN (?2, ?3) AND destination = ?1 AND is_shared = 0 AND contact <> ?2)";
 /// ?1 destination, ?2 key, ?3 email, ?4 lane, ?5 is shared, ?6 day, ?7 properties, ?8 address.
 pub(super) const LEARN: &str = "
     INSERT INTO contacts (destination, contact, email, lane, is_shared, known_at, changed_day, properties,
@@ -66,13 +71,17 @@ pub(super) const FORGET_OF_LANE: &str = "
         UNION ALL
         SELECT c.id FROM messages m JOIN contacts c ON c.lane = m.lane AND c.destination = ?1
         WHERE m.seq = ?2 AND c.lane <> c.contact)";
-/// ?1 destination, ?2 key, ?3 lane, ?4 is shared, ?5 day, ?6 email.
+/// ?1 destination, ?2 key, ?3 lane, ?4 is shared, ?5 day, ?6 email. Whether a known contact is shared is left to
+/// [`SHARE_OWN`]: setting that column writes each index that has it, even if the value stays the same.
 pub(super) const CLAIM: &str = "
     INSERT INTO contacts (destination, contact, lane, is_shared, changed_day, properties, claimed)
     VALUES (?1, ?2, ?3, ?4, ?5, x'', ?6)
     ON CONFLICT (destination, contact) DO UPDATE SET
-        is_shared = is_shared OR ?4 OR COALESCE(lane <> ?3, 0), lane = ?3, changed_day = ?5,
-        claimed = COALESCE(?6, claimed)";
+        lane = ?3, changed_day = ?5, claimed = COALESCE(?6, claimed)";
+/// ?1 destination, ?2 key, ?3 lane, ?4 whether it is shared whatever its lane was.
+pub(super) const SHARE_OWN: &str = "
+    UPDATE contacts SET is_shared = 1
+    WHERE destination = ?1 AND contact = ?2 AND is_shared = 0 AND (?4 OR lane <> ?3)";
 /// ?1 destination, ?2 lane.
 pub(super) const OF_PERSON: &str = "
     DELETE FROM contacts WHERE id IN (
@@ -184,12 +193,28 @@ pub(super) fn claim(
 ) -> Result<(), Fault> {
     for ContactClaim { key, email, lane } in claims {
         let email = email.map(|digest| digest.0);
-        let mut share = transaction.prepare_cached(SHARE)?;
-        let is_shared = share.execute(params![destination, key.0, email])? > 0;
+        let is_shared = share(transaction, destination, key.0, email)?;
+        let own = params![destination, key.0, lane.0, is_shared];
+        transaction.prepare_cached(SHARE_OWN)?.execute(own)?;
         let row = params![destination, key.0, lane.0, is_shared, day(to_ms(now)), email];
         transaction.prepare_cached(CLAIM)?.execute(row)?;
     }
     Ok(())
+}
+
+/// Marks the other contacts that Loops may treat as the same one; returns whether there are any.
+fn share(
+    transaction: &Connection,
+    destination: &str,
+    key: i64,
+    email: Option<i64>,
+) -> Result<bool, Fault> {
+    let contact = params![destination, key, email];
+    let has_others = transaction.prepare_cached(OTHERS)?.exists(contact)?;
+    if has_others {
+        transaction.prepare_cached(SHARE)?.execute(contact)?;
+    }
+    Ok(has_others)
 }
 
 fn learn(
@@ -213,8 +238,7 @@ fn learn(
         return Ok(is_new);
     };
     let Update { own_email, email, address, has_moved, mut is_shared, properties } = update;
-    let mut share = transaction.prepare_cached(SHARE)?;
-    let has_others = share.execute(params![destination, key, email])? > 0;
+    let has_others = share(transaction, destination, key, email)?;
     is_shared |= has_others;
     let (lane, day) = (learned.lane.0, day(to_ms(now)));
     let row = params![destination, key, own_email, lane, is_shared, day, properties, address];
@@ -226,7 +250,8 @@ fn learn(
         transaction.prepare_cached(conflicts::ANOTHER_ADDRESS)?.execute(row)?;
     }
     if let (true, Some(email)) = (has_others, learned.email) {
-        let row = params![day, destination, ConflictKind::UserIds.as_str(), email.0, request];
+        let kind = ConflictKind::UserIds.as_str();
+        let row = params![day, destination, kind, email.0, request, USERS_COUNTED];
         transaction.prepare_cached(conflicts::SEVERAL_USERS)?.execute(row)?;
     }
     Ok(is_new)

@@ -71,12 +71,18 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
         }
         contacts {
             FIND => ["contacts_contact (destination=? AND contact=?)"],
-            SHARE => [
-                "contacts (rowid=?)",
+            OTHERS => [
                 "contacts_claimed (claimed=? AND destination=?)",
                 "contacts_contact (destination=? AND contact=?)",
                 "contacts_email (email=? AND destination=?)",
             ],
+            SHARE => [
+                "contacts (rowid=?)",
+                "contacts_claimed (claimed=? AND destination=? AND is_shared=?)",
+                "contacts_contact (destination=? AND contact=?)",
+                "contacts_email (email=? AND destination=? AND is_shared=?)",
+            ],
+            SHARE_OWN => ["contacts_contact (destination=? AND contact=?)"],
             KNOWN => [
                 "contacts_contact (destination=? AND contact=?)",
                 "contacts_email (email=? AND destination=?)",

@@ -307,7 +307,7 @@ CREATE TABLE contacts (
     claimed     INTEGER,                          -- digest of the address in a request for it that is on its way
     address     BLOB,                             -- its address, encrypted; NULL unless identity is "link"
     lane        INTEGER,                          -- of the last request that was accepted; NULL: none was
-    is_shared   INTEGER NOT NULL DEFAULT 0,       -- requests of another lane or contact may have changed it
+    is_shared   INTEGER NOT NULL DEFAULT 0,       -- requests of another lane or contact may have changed it; never unset
     reported_at INTEGER,                          -- when Loops last reported that others changed it
     known_at    INTEGER,                          -- since when Loops is known to have it; 0: by a request; NULL: it is not
     changed_day INTEGER NOT NULL,                 -- of the last change of this row, in days since the epoch
@@ -315,9 +315,10 @@ CREATE TABLE contacts (
 );
 
 CREATE UNIQUE INDEX contacts_contact ON contacts (destination, contact);
-CREATE INDEX contacts_email ON contacts (email, destination) WHERE email IS NOT NULL;
+-- By address, those apart that are not shared yet: however many have an address, few of them have to be marked.
+CREATE INDEX contacts_email ON contacts (email, destination, is_shared) WHERE email IS NOT NULL;
 -- As small as the number of contacts whose last request is being sent, or was not accepted.
-CREATE INDEX contacts_claimed ON contacts (claimed, destination) WHERE claimed IS NOT NULL;
+CREATE INDEX contacts_claimed ON contacts (claimed, destination, is_shared) WHERE claimed IS NOT NULL;
 -- As small as the number of contacts whose digest is not that of their lane.
 CREATE INDEX contacts_lane ON contacts (lane, destination) WHERE lane <> contact;
 CREATE INDEX contacts_changed ON contacts (changed_day);

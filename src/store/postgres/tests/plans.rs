@@ -7,7 +7,9 @@ use crate::store::postgres::list::{self, candidates};
 use crate::store::postgres::numbers::{day_at, first_of_day};
 use crate::store::postgres::params::{Array, params};
 use crate::store::postgres::statement::{self, Order, Statement, Value};
-use crate::store::postgres::{contents, erase, partitions, purge, records, replay};
+use crate::store::postgres::{
+    conflicts, contacts, contents, erase, partitions, purge, records, replay,
+};
 
 /// Days with data.
 const DAYS: i32 = 4;
@@ -201,6 +203,58 @@ async fn statements_read_an_index_of_the_days_they_ask_for() {
         assert!(!explained.partitions().is_empty(), "{name}: {plan:#?}");
     }
     store.close().await;
+}
+
+/// $1 how many. Contacts that have one address, are shared, and are on their way once more.
+const FILL_CONTACTS: &str = "
+    INSERT INTO @contacts (contact, email, claimed, lane, known_at, changed_day, is_shared, destination, properties)
+    SELECT n, -1, -1, n, 0, 0, true, 'main', '' FROM generate_series(1, $1::bigint) n";
+
+/// What a delivery reads and locks of contacts does not grow with the number of those that have its address.
+#[tokio::test]
+async fn an_address_of_thousands_costs_no_more_than_one_of_a_few() {
+    use Value::{Number, Numbers};
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let raw = raw(&schema).await;
+    raw.execute(FILL_CONTACTS, params![20_000_i64]).await.unwrap();
+    let main = || Value::text("main");
+    let statements = [
+        ("known", contacts::KNOWN, vec![main(), Numbers(vec![0, -1]), Number(1)]),
+        ("lock", contacts::LOCK, vec![main(), Numbers(vec![7, -1])]),
+        ("find", contacts::FIND_TO_LEARN, vec![main(), Number(7), Numbers(vec![7, -1])]),
+        ("share", contacts::SHARE, vec![main(), Number(7), Number(-1)]),
+        (
+            "conflict",
+            conflicts::SEVERAL_USERS,
+            vec![Number(1), main(), Value::text("user_ids"), Number(-1), Number(1), Number(9)],
+        ),
+    ];
+    for round in ["before", "after"] {
+        for (name, text, values) in &statements {
+            raw.begin().await.unwrap();
+            let text = format!("(ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF, BUFFERS OFF) {text}");
+            let plan = explain(&raw, name, &Statement::with(&text, values.clone())).await.plan;
+            raw.batch("ROLLBACK").await.unwrap();
+            let most = plan.iter().flat_map(|step| rows_read(step)).fold(0.0, f64::max);
+            assert!(most > 0.0 && most < 20.0, "{name}, {round} it was analyzed: {plan:#?}");
+        }
+        raw.batch("ANALYZE @contacts").await.unwrap();
+    }
+    store.close().await;
+}
+
+/// How many rows a step of a plan returned or passed over.
+fn rows_read(step: &str) -> Vec<f64> {
+    let after = |word| {
+        let (_, rest) = step.split_once(word)?;
+        let end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(rest.len());
+        rest[..end].parse().ok()
+    };
+    ["rows=", "Rows Removed by Filter: ", "Rows Removed by Index Recheck: "]
+        .into_iter()
+        .filter_map(after)
+        .collect()
 }
 
 /// $1 first number of a day, $2 digests of message ids.

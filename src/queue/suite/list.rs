@@ -193,6 +193,43 @@ pub(crate) async fn lists_what_meets_every_condition(store: &dyn Store) {
     }
 }
 
+/// More messages than an engine examines in one call.
+const LONG_QUEUE: usize = 5_100;
+
+pub(crate) async fn lists_what_ended_behind_a_long_queue(store: &dyn Store) {
+    use MessageState::{Delivered, Failed, Shadowed, Unmatched};
+    let lease = lease(store).await;
+    for (id, ends) in [
+        ("delivered", Some(Consequence::Delivered)),
+        ("failed", Some(Consequence::Failed(failure()))),
+        ("shadowed", Some(Consequence::Shadowed)),
+        ("unmatched", None),
+    ] {
+        let seq = put(store, message(id)).await;
+        let planned = ends.iter().map(|_| delivery("one", Ok(request(1)))).collect();
+        let frozen = store.freeze_one(&lease, seq, plan(planned)).await.unwrap();
+        if let Some(ends) = ends {
+            store.settle(&lease, settlement(&frozen[0], 1, ends)).await.unwrap();
+        }
+    }
+    let waiting: Vec<NewMessage> =
+        (0..LONG_QUEUE).map(|n| message(&format!("waiting {n}"))).collect();
+    for part in waiting.chunks(1_000) {
+        store.accept(part.to_vec()).await.unwrap();
+    }
+    for (state, id) in [
+        (Delivered, "delivered"),
+        (Failed, "failed"),
+        (Shadowed, "shadowed"),
+        (Unmatched, "unmatched"),
+    ] {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        let page = store.list(&filter, None, 10).await.unwrap();
+        let ids: Vec<&str> = page.messages.iter().map(|one| one.message_id.as_str()).collect();
+        assert_eq!((ids, page.next), (vec![id], None), "the first page has all that is {state:?}");
+    }
+}
+
 pub(crate) async fn lists_replayed_messages_by_the_time_they_were_received(store: &dyn Store) {
     let lease = lease(store).await;
     for n in 0..6_i64 {

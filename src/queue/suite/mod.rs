@@ -126,6 +126,7 @@ macro_rules! store_suite {
             finds_a_person_in_pages,
             finds_a_person_by_any_id,
             lists_what_meets_every_condition,
+            lists_what_ended_behind_a_long_queue,
             lists_replayed_messages_by_the_time_they_were_received,
             groups_failures_by_cause,
             remembers_the_names_of_events,

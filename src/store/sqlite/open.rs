@@ -40,7 +40,7 @@ const APPLICATION_ID: i32 = 0x5347_4c50;
 
 /// The version of the schema, raised with each migration. Until the first release, each edit of the first migration
 /// raises it instead.
-pub(super) const SCHEMA_VERSION: i32 = 19;
+pub(super) const SCHEMA_VERSION: i32 = 20;
 
 /// The version that the first migration makes.
 const FIRST_VERSION: i32 = SCHEMA_VERSION + 1 - MIGRATIONS.len() as i32;

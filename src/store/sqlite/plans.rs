@@ -490,6 +490,8 @@ fn a_selection_for_a_replay_uses_the_index_of_what_it_names() {
     let of_person = of(Filter { persons, ..filter });
     let of_id = Selection { message_ids: vec!["a".to_owned()], ..selection.clone() };
     let unmatched = Selection { state: ReplayState::Unmatched, ..Selection::default() };
+    let delivered_of_person = Selection { state: ReplayState::Delivered, ..of_person.clone() };
+    let ended_well = "messages_ended_well (is_failed=? AND rowid>? AND rowid<?)";
     let replayed = "replays_first_seq (first_seq>? AND first_seq<?)";
     let in_order = ["m (rowid>? AND rowid<?)", replayed];
     let failed = ["messages_failed (is_failed=? AND rowid>? AND rowid<?)", replayed];
@@ -498,8 +500,9 @@ fn a_selection_for_a_replay_uses_the_index_of_what_it_names() {
     let connection = empty();
     for (selection, hashes, expected, others) in [
         (&selection, &[][..], failed, &in_order[..1]),
-        (&unmatched, &[], in_order, &failed[..1]),
+        (&unmatched, &[], in_order, &[failed[0], ended_well]),
         (&of_person, &[], by_person, &[in_order[0], failed[0], replayed]),
+        (&delivered_of_person, &[], by_person, &[in_order[0], ended_well, replayed]),
         (&of_id, &[MessageHash(1)], by_id, &[in_order[0], failed[0], replayed]),
     ] {
         let (text, _) = statement(selection, hashes, 0, 100, 200);

@@ -68,9 +68,10 @@ const BRANCHES: [(&str, &str); 2] = [
     ),
 ];
 
-const IS_UNMATCHED: &str = " AND m.is_failed = 0 AND NOT EXISTS (
+// In these, the plus keeps the planner from the index of messages that ended well.
+const IS_UNMATCHED: &str = " AND +m.is_failed = 0 AND NOT EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0)";
-const IS_DELIVERED: &str = " AND m.is_failed = 0 AND EXISTS (
+const IS_DELIVERED: &str = " AND +m.is_failed = 0 AND EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0) AND NOT EXISTS (
     SELECT 1 FROM deliveries d WHERE d.seq = m.seq AND d.is_superseded = 0 AND d.state = 'shadowed')";
 /// Whether a delivery was shadowed, whatever became of the others.

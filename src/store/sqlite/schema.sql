@@ -52,6 +52,9 @@ CREATE INDEX messages_deletions ON messages (lane, destination, seq) WHERE kind 
 -- Lists, newest first: the sequence number follows each column.
 CREATE INDEX messages_event ON messages (event_id) WHERE event_id IS NOT NULL;
 CREATE INDEX messages_failed ON messages (is_failed) WHERE is_failed = 1;
+-- What was delivered or shadowed, without the messages that wait. Messages end nearly in order, so it is written at
+-- its end.
+CREATE INDEX messages_ended_well ON messages (is_failed) WHERE state = 1 AND is_failed = 0;
 CREATE INDEX messages_unmatched ON messages (unmatched) WHERE unmatched IS NOT NULL;
 
 -- The stamped messages as JSON. The trace precedes the payload, so that it can be read without it.

@@ -36,6 +36,11 @@ pub(super) const OF_EVENT: &str = "
     SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 AND event_id = ?4
     ORDER BY seq DESC LIMIT ?3";
 
+/// Messages that ended without a failure.
+pub(super) const ENDED_WELL: &str = "
+    SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 AND state = 1 AND is_failed = 0
+    ORDER BY seq DESC LIMIT ?3";
+
 pub(super) const FAILED: &str = "
     SELECT seq FROM messages WHERE seq < ?1 AND seq >= ?2 AND is_failed = 1
     ORDER BY seq DESC LIMIT ?3";
@@ -156,7 +161,11 @@ impl<'a> Candidates<'a> {
             match filter.state {
                 Some(MessageState::Unmatched) => unmatched(snapshot)?,
                 Some(MessageState::Pending) => pending(snapshot, filter)?,
-                _ => vec![Stream::of(NEWEST, [])],
+                // With a long queue, the newest messages are all pending.
+                Some(MessageState::Delivered | MessageState::Shadowed) => {
+                    vec![Stream::of(ENDED_WELL, [])]
+                }
+                Some(MessageState::Failed) | None => vec![Stream::of(NEWEST, [])],
             }
         };
         let before = before.map_or(i64::MAX, |seq| seq.0);

@@ -575,11 +575,12 @@ fn event_names_come_with_the_one_seen_last_first() {
 fn every_statement_uses_its_index() {
     let connection = empty();
     let deliveries = "d USING INDEX deliveries_seq (seq=?)";
-    let cases: [(&str, &[&str]); 20] = [
+    let cases: [(&str, &[&str]); 21] = [
         (NEWEST, &["messages USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]),
         (OF_PERSON, &["persons USING PRIMARY KEY (person=? AND seq>? AND seq<?)"]),
         (OF_PERSONS_UNSORTED, &["messages USING INTEGER PRIMARY KEY (rowid>? AND rowid<?)"]),
         (OF_EVENT, &["messages_event (event_id=? AND rowid>? AND rowid<?)"]),
+        (ENDED_WELL, &["messages_ended_well (is_failed=? AND rowid>? AND rowid<?)"]),
         (FAILED, &["messages_failed (is_failed=? AND rowid>? AND rowid<?)"]),
         (WITH_FAILURE, &["deliveries_failed (seq>? AND seq<?)"]),
         (FAILED_FOR, &["deliveries_reason (reason=? AND seq>? AND seq<?)"]),

@@ -233,7 +233,7 @@ pub(super) async fn add_holds<'a>(
     Ok(())
 }
 
-/// Records that Loops has contacts, in the order of their keys, so that two such transactions cannot deadlock.
+/// Records that Loops has contacts, in the order of their keys, so that two such steps cannot deadlock.
 pub(super) struct MakeKnown {
     pub(super) destination: String,
     pub(super) contacts: Vec<KnownContact>,

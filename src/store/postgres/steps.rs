@@ -3,6 +3,14 @@
 //!
 //! While one group is being written, the next one gathers. A step is answered only after its group is committed. A
 //! group that fails is rolled back as a whole. If a single step may be to blame, each step is then written separately.
+//!
+//! A step locks its rows in an order that all steps of its kind share, but a group locks the rows of one step after those
+//! of another. So the groups of two processes can deadlock, such as outcomes here and webhooks there that are about the
+//! same contacts. Locking the rows of the whole group first would not prevent it, since steps also insert rows that the
+//! other group may insert. The server ends one of the two groups within a second, and that group is written again after
+//! a pause, in which the other one can be committed.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -16,6 +24,10 @@ use crate::store::tally::Tallies;
 
 /// The maximum number of steps in a group.
 const GROUP_STEPS_MAX: usize = 256;
+
+/// The longest pause before the first repetition of a group that the server ended in favour of another one; the second
+/// repetition waits up to twice as long, and so on. Random, so that two groups do not meet again.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Writes that belong together. A step shares its transaction with others, and may run again after a rollback.
 #[async_trait]
@@ -165,6 +177,9 @@ impl Memory {
             };
             if tries >= TRIES_MAX || !(fault.is_conflict() || fault.is_missing_partition()) {
                 return Err(fault);
+            }
+            if fault.is_conflict() {
+                tokio::time::sleep((PAUSE_MAX * tries).mul_f64(fastrand::f64())).await;
             }
         }
     }

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicBool;
 use jiff::Timestamp;
 
 use super::*;
+use crate::queue::{Feedback as _, FeedbackRecord, KnownContact, NewFeedback, Recorded};
+use crate::store::postgres::params::params;
 
 /// Whatever three writers do at once, numbers become visible in order, and one copy of each message is kept.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -264,6 +266,52 @@ async fn processes_that_ask_for_leases_of_each_other_do_not_wait_for_each_other(
     until(&watcher, &connections_of(&schema), 0).await;
     let text = "SELECT FROM pg_stat_database WHERE datname = current_database() AND deadlocks > 0";
     assert_eq!(watcher.query(text, &[]).await.unwrap().len(), 0, "they waited for each other");
+}
+
+/// The groups of two processes lock the same contacts in opposite orders.
+#[tokio::test]
+async fn a_group_that_deadlocks_is_written_again_as_a_whole() {
+    let schema = Schema::empty().await;
+    let store = open(&schema).await;
+    let persons = [user("ada"), user("bob")];
+    let known: Vec<_> = persons.iter().map(|key| KnownContact { key: *key, email: None }).collect();
+    store.make_known(DESTINATION, &known, at(1)).await.unwrap();
+    let [ada, bob] = persons.map(|person| {
+        let record = FeedbackRecord {
+            destination: DESTINATION.to_owned(),
+            webhook_id: format!("webhook {}", person.0),
+            received_at: at(2),
+            at: at(2),
+            event: "contact.unsubscribed".to_owned(),
+            user: Some(person),
+            email: None,
+            contact_id: None,
+            origin: None,
+            email_id: None,
+        };
+        NewFeedback { record, forward: None }
+    });
+    // The other process has changed Bob, and then changes Ada.
+    let lock = "SELECT FROM @contacts WHERE contact = $1 FOR UPDATE";
+    let other = raw(&schema).await;
+    other.begin().await.unwrap();
+    other.query(lock, params![persons[1].0]).await.unwrap();
+    let watcher = raw(&schema).await;
+    let change = async {
+        let waiting = connections_of(&schema) + " AND wait_event_type = 'Lock'";
+        until(&watcher, &waiting, 1).await;
+        // On a machine that was busy for a second, the server may end this transaction in place of the group.
+        let _ = other.query(lock, params![persons[0].0]).await;
+        other.batch("COMMIT").await.unwrap();
+    };
+    // Both are sent before the task that writes them runs.
+    let (ada, bob, ()) = tokio::join!(biased; store.record(ada), store.record(bob), change);
+    assert_eq!((ada.unwrap(), bob.unwrap()), (Recorded::New, Recorded::New));
+    let text = "SELECT COUNT(DISTINCT xmin::text), COUNT(*) FROM @loops_events";
+    let row = watcher.query_one(text, &[]).await.unwrap();
+    let written: (i64, i64) = (rows::get(&row, 0).unwrap(), rows::get(&row, 1).unwrap());
+    assert_eq!(written, (1, 2), "transactions, webhooks");
+    store.close().await;
 }
 
 /// The order of messages depends on the isolation level, for which a database or a user may have another default.

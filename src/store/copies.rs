@@ -7,10 +7,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 
-use super::StoreError;
-use crate::config::StoreConfig;
-
-pub use super::sqlite::restore::Restore;
+use super::error::StoreError;
 
 /// Where a backup goes.
 pub enum BackupTo<'a> {
@@ -38,14 +35,6 @@ pub struct BackedUp {
     pub bytes: u64,
     /// Earlier backups that were removed from the folder.
     pub removed: Vec<PathBuf>,
-}
-
-/// Backs up the configured database while other processes use it. Blocks.
-pub fn back_up(config: &StoreConfig, to: BackupTo<'_>) -> Result<BackedUp, CopyError> {
-    match &config.url {
-        Some(_) => Err(CopyError::Postgres),
-        None => super::sqlite::backup::back_up(config, to),
-    }
 }
 
 /// A restored queue.

@@ -21,6 +21,7 @@
 //! once a process has opened the target, since it may have delivered messages that still wait in the source.
 
 mod error;
+pub(super) mod part;
 #[cfg(test)]
 pub(super) mod tests;
 
@@ -33,119 +34,7 @@ use super::sqlite::moving::Source;
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::StoreConfig;
 
-pub use error::MoveError;
-
-/// The parts of a queue, in the order in which they are copied. Each has a statement that reads its rows from the
-/// source, and statements that write them to the target.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Part {
-    Streams,
-    EventNames,
-    Tallies,
-    Messages,
-    Deliveries,
-    Requests,
-    Attempts,
-    Replays,
-    Deletions,
-    Erasures,
-    LoopsEvents,
-    Audit,
-    Contacts,
-    OptOuts,
-    Receipts,
-    Held,
-    Creating,
-    NewContactDays,
-    Awaiting,
-}
-
-impl Part {
-    pub(super) const ALL: [Part; 19] = [
-        Part::Streams,
-        Part::EventNames,
-        Part::Tallies,
-        Part::Messages,
-        Part::Deliveries,
-        Part::Requests,
-        Part::Attempts,
-        Part::Replays,
-        Part::Deletions,
-        Part::Erasures,
-        Part::LoopsEvents,
-        Part::Audit,
-        Part::Contacts,
-        Part::OptOuts,
-        Part::Receipts,
-        Part::Held,
-        Part::Creating,
-        Part::NewContactDays,
-        Part::Awaiting,
-    ];
-
-    pub(super) fn index(self) -> i32 {
-        self as i32
-    }
-
-    /// The source's table with the rows of this part.
-    pub(super) fn table(self) -> &'static str {
-        match self {
-            Part::Streams => "moved_streams",
-            Part::EventNames => "event_names",
-            Part::Tallies => "tallies",
-            Part::Messages => "messages",
-            Part::Deliveries => "deliveries",
-            Part::Requests => "requests",
-            Part::Attempts => "attempts",
-            Part::Replays => "replays",
-            Part::Deletions => "deletions",
-            Part::Erasures => "erasures",
-            Part::LoopsEvents => "loops_events",
-            Part::Audit => "audit",
-            Part::Contacts => "contacts",
-            Part::OptOuts => "opt_outs",
-            Part::Receipts => "receipts",
-            Part::Held => "held",
-            Part::Creating => "creating",
-            Part::NewContactDays => "new_contact_days",
-            Part::Awaiting => "awaiting",
-        }
-    }
-}
-
-/// The progress of a move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Cursor {
-    /// The index of the current part. All parts before it are copied.
-    pub(super) part: i32,
-    /// The key of the last copied row of that part.
-    pub(super) through: i64,
-    /// How many rows are copied in total.
-    pub(super) rows: i64,
-}
-
-impl Cursor {
-    pub(super) fn is_at_end(self) -> bool {
-        self.part as usize >= Part::ALL.len()
-    }
-}
-
-/// Some rows of one part, by column.
-#[derive(Debug)]
-pub(super) struct Batch {
-    pub(super) part: Part,
-    pub(super) columns: Vec<Column>,
-    /// The progress once these rows are written.
-    pub(super) cursor: Cursor,
-}
-
-/// The values of a column.
-#[derive(Debug)]
-pub(super) enum Column {
-    Numbers(Vec<Option<i64>>),
-    Texts(Vec<Option<String>>),
-    Bytes(Vec<Option<Vec<u8>>>),
-}
+pub use self::error::MoveError;
 
 /// How the caller follows and stops a move.
 pub struct Watch<'a> {

@@ -9,36 +9,25 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::connection::{ANSWER_TIMEOUT, Connection, Connections, Pooled};
+use super::connection::{Connection, Connections, Pooled};
+use super::error::Fault;
 use super::event_names::EventNames;
 use super::hints::Hints;
-use super::numbers::{self, STREAMS_MAX, Stream};
+use super::numbers::{self, Stream};
+use super::options::Time;
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, to_json, to_ms};
-use super::{Fault, Time, partitions, startup};
+use super::streams::{LOCK_STREAMS, add_streams};
+use super::transaction::{GROUP_TIMEOUT, TRIES_MAX};
+use super::{partitions, startup};
 use crate::queue::{Accepted, NewMessage};
 use crate::store::meters::Meters;
 use crate::store::order::AcceptOrder;
 
-/// $1 destinations. From here to the commit, no other transaction numbers messages of these destinations. All
-/// transactions lock streams in the same order, so that they cannot deadlock.
-pub(super) const LOCK_STREAMS: &str = "
-    SELECT destination, no, last, floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
-    FROM @streams WHERE destination = ANY($1) ORDER BY no FOR UPDATE";
-/// $1 destinations. Runs in a separate transaction, since it may wait for others that add streams.
-const ADD_STREAM: &str = "
-    INSERT INTO @streams (destination, no)
-    SELECT $1, COALESCE(MAX(no) + 1, 0) FROM @streams
-    ON CONFLICT DO NOTHING";
-const COUNT_STREAMS: &str = "SELECT COUNT(*) FROM @streams";
 /// The arguments are described at the definition of the function.
 const ACCEPT: &str = "
     SELECT @accept_1($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18,
                      $19)";
-/// $1 destinations, $2 last numbers.
-pub(super) const ADVANCE_STREAMS: &str = "
-    UPDATE @streams s SET last = u.last FROM unnest($1, $2) u (destination, last)
-    WHERE s.destination = u.destination";
 
 /// Bounds of one group: they bound how long a transaction holds the lock and how long its first call waits for its
 /// last.
@@ -48,15 +37,6 @@ const GROUP_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// After another process held the locks, this many groups take the locks first: that process will probably hold them
 /// again.
 const LOCKS_FIRST: u32 = 16;
-
-/// How long a group may take. A server that does not respond must not keep callers waiting.
-pub(super) const GROUP_TIMEOUT: Duration = ANSWER_TIMEOUT;
-
-/// How often a transaction is retried after the server ended it in favour of another one.
-pub(super) const TRIES_MAX: u32 = 5;
-
-/// A message's time of receipt is usually within this time of the moment that its number stands for.
-pub(super) const SLACK_MS: i64 = 60_000;
 
 /// How far the clocks of the database and of a process may differ before a duplicate is missed.
 const SKEW_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -460,19 +440,6 @@ async fn make_partitions(
         days.insert(numbers::day(stream.next(now_ms.unwrap_or(get(&row, 3)?))));
     }
     partitions::make(connection, days.into_iter().collect()).await
-}
-
-/// Adds the streams of new destinations.
-async fn add_streams(connection: &Connection, destinations: &[&str]) -> Result<(), Fault> {
-    for destination in destinations {
-        // Another process may add the same stream, or use the number for another one; then try again.
-        let count = connection.query_one(COUNT_STREAMS, params![]).await?;
-        if get::<i64>(&count, 0)? >= i64::from(STREAMS_MAX) {
-            return Err(Fault::ManyDestinations);
-        }
-        connection.execute(ADD_STREAM, params![*destination]).await?;
-    }
-    Ok(())
 }
 
 /// Answers the calls of a group.

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{params, text};
 use super::rows::{from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore};
+use super::store::PostgresStore;
 use crate::queue::{Audit, AuditAction, AuditEntry, AuditRecord, Unavailable};
 
 /// $1 at, $2 role, $3 session, $4 process, $5 action, $6 arguments, $7 result.

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 
-use super::Fault;
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{Array, params};
 use super::rows::{get, to_ms};
 use crate::queue::Awaiting;

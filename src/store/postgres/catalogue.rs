@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 
-use super::Fault;
 use super::connection::Connection;
+use super::error::Fault;
 use super::lease::{Fenced, is_in_force};
 use super::params::{params, text};
 use super::rows::{from_ms, get, to_ms};

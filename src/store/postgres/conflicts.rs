@@ -3,11 +3,10 @@
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use super::Fault;
 use super::connection::Connection;
-use super::contacts::to_day;
+use super::error::Fault;
 use super::params::params;
-use super::rows::{from_ms, get};
+use super::rows::{from_ms, get, to_day};
 use crate::queue::{ConflictKind, IdentityConflict, RequestId};
 use crate::segment::PersonDigest;
 use crate::store::contacts::{CONFLICTS_READ_MAX, DAY_MS, newest_of_each};

@@ -23,8 +23,7 @@ use tokio_postgres::{AsyncMessage, CancelToken, Client, Config, Notification, Ro
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::debug;
 
-use super::Fault;
-use super::error::Reason;
+use super::error::{Fault, Reason};
 use super::params::Param;
 use super::tls::Tls;
 use super::url::Target;

@@ -3,17 +3,15 @@
 use jiff::Timestamp;
 use tokio_postgres::Row;
 
-use super::Fault;
-use super::conflicts;
 use super::connection::Connection;
-use super::new_contacts;
-use super::opt_outs;
+use super::error::Fault;
 use super::params::{Array, params};
-use super::rows::{from_ms, get, to_ms};
+use super::rows::{from_ms, get, to_day, to_ms};
+use super::{arrivals, conflicts, opt_outs};
 use crate::queue::contacts::from_bytes;
 use crate::queue::{ConflictKind, Contact, ContactChange, ContactClaim, Learned};
 use crate::segment::{LaneKey, PersonDigest};
-use crate::store::contacts::{Known, Presence, USERS_COUNTED, Update, before, day};
+use crate::store::contacts::{Known, Presence, USERS_COUNTED, Update, before};
 
 /// $1 destination, $2 keys.
 const FIND: &str = "
@@ -287,7 +285,7 @@ async fn arrive(
 ) -> Result<(), Fault> {
     if is_new {
         let (key, email) = (learned.key.0, learned.email.map(|digest| digest.0));
-        new_contacts::arrived(transaction, destination, key, email).await?;
+        arrivals::arrived(transaction, destination, key, email).await?;
     }
     Ok(())
 }
@@ -330,7 +328,7 @@ pub(super) async fn make_known(
     let (now, day, had_at) = (to_ms(now), to_day(now), to_ms(had_at));
     let row = params![destination, key.0, email, now, day, had_at];
     transaction.execute(MAKE_KNOWN, row).await?;
-    new_contacts::arrived(transaction, destination, key.0, email).await
+    arrivals::arrived(transaction, destination, key.0, email).await
 }
 
 /// Records a change by someone else, as reported by Loops.
@@ -353,9 +351,4 @@ pub(super) async fn report(
         transaction.execute(REPORTED, row).await?;
     }
     Ok(())
-}
-
-/// Returns the stored day of a time.
-pub(super) fn to_day(at: Timestamp) -> i32 {
-    i32::try_from(day(to_ms(at))).unwrap_or(i32::MAX)
 }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 
-use super::Fault;
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{Array, params};
 use super::records;
 use super::rows::get;

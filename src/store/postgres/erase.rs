@@ -6,12 +6,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::connection::{Connection, Connections};
+use super::error::Fault;
 use super::params::{Array, params};
 use super::replay::LOCK_DONE;
 use super::rows::{get, to_ms};
 use super::{
-    Fault, awaiting, conflicts, contacts, contents, feedback, numbers, opt_outs, partitions,
-    receipts,
+    awaiting, conflicts, contacts, contents, feedback, numbers, opt_outs, partitions, receipts,
 };
 use crate::queue::ErasedRows;
 

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::Fault;
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{Array, params, text};
 use super::rows::{get, to_ms};
 use crate::queue::{EVENT_NAMES_MAX, NewMessage, OTHER_EVENTS, event_name};

@@ -6,16 +6,15 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{params, text};
 use super::rows::{count, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore, contacts, opt_outs, receipts};
-use crate::queue::{
-    Feedback, FeedbackRecord, Forward, NewFeedback, Recorded, SignedWebhook, Unavailable,
-};
+use super::{contacts, opt_outs, receipts};
+use crate::queue::{FeedbackRecord, Forward, NewFeedback, Recorded, SignedWebhook};
 use crate::segment::PersonDigest;
 use crate::store::contacts::{change, created};
-use crate::store::feedback::{due_again, has_room, join, latest_due, origin};
+use crate::store::feedback::{due_again, has_room, latest_due, origin};
 
 /// The columns that [`record`] reads.
 macro_rules! columns {
@@ -37,7 +36,7 @@ const WAITING: &str = "
     SELECT COUNT(*), COALESCE(SUM(octet_length(forward_body)), 0)::bigint FROM @loops_events
     WHERE destination = $1 AND forward_at IS NOT NULL";
 /// $1 digest, $2 limit.
-const BY_PERSON: &str = concat!(
+pub(super) const BY_PERSON: &str = concat!(
     "(SELECT ",
     columns!(),
     " FROM @loops_events WHERE person = $1 ORDER BY at DESC, id DESC LIMIT $2)
@@ -47,13 +46,14 @@ const BY_PERSON: &str = concat!(
     " FROM @loops_events WHERE email = $1 ORDER BY at DESC, id DESC LIMIT $2)"
 );
 /// $1 destination, $2 limit.
-const BY_DESTINATION: &str = concat!(
+pub(super) const BY_DESTINATION: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM @loops_events WHERE destination = $1 ORDER BY received_at DESC, id DESC LIMIT $2"
 );
 /// $1 destination.
-const LAST_HEARD: &str = "SELECT MAX(received_at) FROM @loops_events WHERE destination = $1";
+pub(super) const LAST_HEARD: &str =
+    "SELECT MAX(received_at) FROM @loops_events WHERE destination = $1";
 /// $1 destination, $2 due by, $3 or due after this (written while the clock was ahead), $4 limit. Webhooks that another
 /// process is taking are left to it.
 const DUE: &str = "
@@ -90,7 +90,7 @@ pub(super) const OF_PERSON: &str = "
         LIMIT $3)";
 
 /// Records an event.
-struct Record(NewFeedback);
+pub(super) struct Record(pub(super) NewFeedback);
 
 #[async_trait]
 impl Step for Record {
@@ -164,10 +164,10 @@ impl Step for Record {
 }
 
 /// Takes webhooks for forwarding.
-struct TakeForwards {
-    destination: String,
-    now: Timestamp,
-    limit: u32,
+pub(super) struct TakeForwards {
+    pub(super) destination: String,
+    pub(super) now: Timestamp,
+    pub(super) limit: u32,
 }
 
 #[async_trait]
@@ -198,9 +198,9 @@ impl Step for TakeForwards {
 }
 
 /// Ends the forwarding of a webhook.
-struct EndForward {
-    destination: String,
-    webhook_id: String,
+pub(super) struct EndForward {
+    pub(super) destination: String,
+    pub(super) webhook_id: String,
 }
 
 #[async_trait]
@@ -214,7 +214,7 @@ impl Step for EndForward {
 }
 
 /// Reads a row; returns the record and its row id.
-fn record(row: &Row) -> Result<(i64, FeedbackRecord), Fault> {
+pub(super) fn record(row: &Row) -> Result<(i64, FeedbackRecord), Fault> {
     let record = FeedbackRecord {
         destination: get(row, 1)?,
         webhook_id: get(row, 2)?,
@@ -228,64 +228,4 @@ fn record(row: &Row) -> Result<(i64, FeedbackRecord), Fault> {
         email_id: get(row, 12)?,
     };
     Ok((get(row, 0)?, record))
-}
-
-#[async_trait]
-impl Feedback for PostgresStore {
-    async fn record(&self, feedback: NewFeedback) -> Result<Recorded, Unavailable> {
-        Ok(self.write(Record(feedback)).await?)
-    }
-
-    async fn by_person(
-        &self,
-        persons: &[PersonDigest],
-        limit: u32,
-    ) -> Result<Vec<FeedbackRecord>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let mut found = Vec::new();
-        for person in persons {
-            let (person, limit) = (person.0, i64::from(limit));
-            for row in connection.query(BY_PERSON, params![person, limit]).await? {
-                found.push(record(&row)?);
-            }
-        }
-        connection.give_back();
-        Ok(join(found, limit))
-    }
-
-    async fn by_destination(
-        &self,
-        destination: &str,
-        limit: u32,
-    ) -> Result<Vec<FeedbackRecord>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let limit = i64::from(limit);
-        let rows = connection.query(BY_DESTINATION, params![destination, limit]).await?;
-        let found = rows.iter().map(|row| Ok(record(row)?.1)).collect::<Result<_, Fault>>()?;
-        connection.give_back();
-        Ok(found)
-    }
-
-    async fn last_heard(&self, destination: &str) -> Result<Option<Timestamp>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let at: Option<i64> =
-            get(&connection.query_one(LAST_HEARD, params![destination]).await?, 0)?;
-        connection.give_back();
-        Ok(at.map(from_ms))
-    }
-
-    async fn take_forwards(
-        &self,
-        destination: &str,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<Forward>, Unavailable> {
-        let destination = destination.to_owned();
-        Ok(self.write(TakeForwards { destination, now, limit }).await?)
-    }
-
-    async fn end_forward(&self, destination: &str, webhook_id: &str) -> Result<(), Unavailable> {
-        let (destination, webhook_id) = (destination.to_owned(), webhook_id.to_owned());
-        Ok(self.write(EndForward { destination, webhook_id }).await?)
-    }
 }

@@ -19,8 +19,8 @@ use tokio_postgres::Notification;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{debug, info, warn};
 
-use super::Fault;
 use super::connection::{Connection, Connections, Connector};
+use super::error::Fault;
 use super::params::params;
 use crate::telemetry;
 

@@ -9,10 +9,11 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 use super::connection::{Connection, Connections};
+use super::error::Fault;
+use super::options::Time;
 use super::params::{Param, params};
-use super::rows::{duration_ms, get, to_ms};
-use super::{Fault, Time, work};
-use crate::queue::{Lease, LeaseRequest, WorkError};
+use super::rows::{duration_ms, from_ms, get, to_ms};
+use crate::queue::{Lease, LeaseHolder, LeaseRequest, WorkError};
 
 /// The given parameter, or the database's time in Unix milliseconds if that is NULL.
 macro_rules! now {
@@ -109,7 +110,7 @@ pub(super) async fn request(
         Err(fault) if fault.is_locked_out() => {
             // The lease has expired, but its holder is still writing a step.
             let connection = connections.get().await?;
-            let held = work::lease_holder(&connection, destination).await?;
+            let held = lease_holder(&connection, destination).await?;
             connection.give_back();
             return match held {
                 Some(held) if held.holder != *holder => Ok(None),
@@ -161,4 +162,17 @@ async fn write(
 pub(super) async fn is_in_force(transaction: &Connection, lease: &Lease) -> Result<bool, Fault> {
     let params = params![lease.destination, lease.holder, lease.token];
     Ok(transaction.query_opt(IN_FORCE, params).await?.is_some())
+}
+
+/// Returns the process that holds the lease of a destination.
+pub(super) async fn lease_holder(
+    connection: &Connection,
+    destination: &str,
+) -> Result<Option<LeaseHolder>, Fault> {
+    let found = connection.query_opt(HOLDER, params![destination]).await?;
+    let holder = |row: Row| {
+        let (since, until) = (from_ms(get(&row, 1)?), from_ms(get(&row, 2)?));
+        Ok(LeaseHolder { holder: get(&row, 0)?, since, until })
+    };
+    found.map(holder).transpose()
 }

@@ -8,18 +8,15 @@ use tokio_postgres::types::Type;
 
 use super::connection::{Connection, Connector, address};
 use super::error::{Fault, OpenError};
+use super::options::{PostgresOptions, options};
 use super::params::{Param, params, text};
-use super::rows::{from_ms, get, to_ms};
-use super::{PostgresOptions, numbers, options, partitions, schema, startup};
-use crate::clock::{Clock as _, SystemClock};
+use super::rows::{get, to_ms};
+use super::{numbers, partitions, schema, startup};
 use crate::config::StoreConfig;
-use crate::store::moving::{Batch, Column, Cursor, MoveError, Part};
+use crate::store::moving::MoveError;
+use crate::store::moving::part::{Batch, Column, Cursor, Part};
 
 const MOVE: &str = "SELECT id, part, through, rows, finished_at IS NOT NULL FROM @moves";
-/// $1 now. Returns a row if a process may open the schema. The first process records that it did.
-const ADMIT: &str = "
-    UPDATE @moves SET opened_at = COALESCE(opened_at, $1) WHERE finished_at IS NOT NULL RETURNING id";
-const BEGAN: &str = "SELECT began_at, finished_at IS NOT NULL FROM @moves";
 /// $1 id, $2 $3 the expected progress, $4 $5 $6 the new progress.
 const NOTE: &str = "
     UPDATE @moves SET part = $4, through = $5, rows = $6
@@ -488,51 +485,6 @@ fn make_storable(columns: &mut [Column]) {
     }
 }
 
-fn failed(fault: Fault) -> MoveError {
+pub(super) fn failed(fault: Fault) -> MoveError {
     MoveError::Copy(Box::new(fault))
-}
-
-/// Fails while a queue is being moved to the schema. Changes nothing.
-pub(super) async fn may_admit(
-    connection: &Connection,
-    address: &str,
-    schema: &str,
-) -> Result<(), OpenError> {
-    let failed =
-        |fault: Fault| OpenError::Open { address: address.to_owned(), source: fault.into() };
-    let Some(row) = connection.query_opt(BEGAN, params![]).await.map_err(failed)? else {
-        return Ok(());
-    };
-    match get(&row, 1).map_err(failed)? {
-        true => Ok(()),
-        false => Err(being_moved(address, schema, get(&row, 0).map_err(failed)?)),
-    }
-}
-
-fn being_moved(address: &str, schema: &str, began_at: i64) -> OpenError {
-    OpenError::BeingMoved {
-        address: address.to_owned(),
-        schema: schema.to_owned(),
-        since: format!("{:.0}", from_ms(began_at)),
-    }
-}
-
-/// Fails while a queue is being moved to the schema. Once a process has been admitted, the move can no longer be
-/// undone.
-pub(super) async fn admit(
-    connection: &Connection,
-    address: &str,
-    schema: &str,
-) -> Result<(), OpenError> {
-    let failed =
-        |fault: Fault| OpenError::Open { address: address.to_owned(), source: fault.into() };
-    let Some(row) = connection.query_opt(BEGAN, params![]).await.map_err(failed)? else {
-        return Ok(());
-    };
-    let began_at: i64 = get(&row, 0).map_err(failed)?;
-    let now = to_ms(SystemClock.now());
-    if connection.query_opt(ADMIT, params![now]).await.map_err(failed)?.is_some() {
-        return Ok(());
-    }
-    Err(being_moved(address, schema, began_at))
 }

@@ -8,16 +8,16 @@ use jiff::Timestamp;
 
 use super::connection::Connection;
 use super::contacts;
-use super::freeze::{CarriedBy, DeliveryRow, DeliveryRows, NO_LONGER_PENDING, Outcomes};
+use super::deliveries::{
+    CarriedBy, DeliveryRow, DeliveryRows, FREE_POSITION, NO_LONGER_PENDING, Outcomes,
+};
+use super::error::Fault;
 use super::params::{Array, params};
 use super::rows::{from_ms, get, to_ms};
-use super::set_aside::FREE_POSITION;
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore};
 use crate::queue::{
     ContactCap, Creation, DISCARD_MAX, Held, Hold, HoldReason, HoldsAnswer, HoldsAsk, KnownContact,
-    MessageRecord, NewContacts, NewContactsDay, NewDelivery, NewOutcome, Seq, Stage, Unavailable,
-    day_of,
+    MessageRecord, NewDelivery, NewOutcome, Seq, Stage, day_of,
 };
 use crate::segment::LaneKey;
 use crate::store::new_contacts::{discarded, room};
@@ -36,7 +36,8 @@ const COUNTS: &str = "
 const DISCARDED: &str =
     "SELECT discarded FROM @new_contact_days WHERE destination = $1 AND day = $2";
 /// $1 day.
-const TODAY: &str = "SELECT destination, released, discarded FROM @new_contact_days WHERE day = $1";
+pub(super) const TODAY: &str =
+    "SELECT destination, released, discarded FROM @new_contact_days WHERE day = $1";
 /// $1 destination, $2 day, $3 released, $4 discarded.
 const ADD: &str = "
     INSERT INTO @new_contact_days AS d (destination, day, released, discarded) VALUES ($1, $2, $3, $4)
@@ -50,8 +51,6 @@ pub(super) const PAST: &str = "
 const EXPECT: &str = "
     INSERT INTO @creating (seq, destination, contact, email) VALUES ($1, $2, $3, $4)
     ON CONFLICT (seq, contact) DO NOTHING";
-/// $1 destination, $2 key. The contact exists now.
-const ARRIVED: &str = "DELETE FROM @creating WHERE destination = $1 AND contact = $2";
 /// $1 seq. A row if a deletion waits behind the message in its lane.
 const IS_BEFORE_DELETION: &str = "
     SELECT FROM @pending m JOIN @pending d
@@ -64,10 +63,6 @@ const HOLD: &str = "
     ON CONFLICT (seq) DO NOTHING";
 /// $1 seq, $2 key, $3 email. The message was planned again, perhaps with another result.
 const HOLD_AGAIN: &str = "UPDATE @held SET is_due = false, contact = $2, email = $3 WHERE seq = $1";
-/// $1 destination, $2 digests. Loops has this contact now.
-const DUE: &str = "
-    UPDATE @held SET is_due = true
-    WHERE destination = $1 AND (contact = ANY($2) OR email = ANY($2)) AND NOT is_due";
 /// $1 destination.
 const LANES: &str = "SELECT seq, lane FROM @held WHERE destination = $1 ORDER BY seq";
 /// $1 destination, $2 limit.
@@ -154,19 +149,6 @@ async fn room_left(
     // Counts of this transaction, which are written only at its end.
     let counted = tallies.count(Stage::NewContact, destination);
     Ok(room::left(per_day, released, created.saturating_add(counted), expected))
-}
-
-/// Records that Loops has a contact now.
-pub(super) async fn arrived(
-    transaction: &Connection,
-    destination: &str,
-    key: i64,
-    email: Option<i64>,
-) -> Result<(), Fault> {
-    transaction.execute(ARRIVED, params![destination, key]).await?;
-    let digests: Array<i64> = [Some(key), email].into_iter().flatten().collect();
-    transaction.execute(DUE, params![destination, digests]).await?;
-    Ok(())
 }
 
 pub(super) async fn held_lanes(
@@ -258,10 +240,10 @@ impl Step for MakeKnown {
 }
 
 /// Lets a destination create more contacts.
-struct Release {
-    destination: String,
-    count: u32,
-    now: Timestamp,
+pub(super) struct Release {
+    pub(super) destination: String,
+    pub(super) count: u32,
+    pub(super) now: Timestamp,
 }
 
 #[async_trait]
@@ -276,10 +258,10 @@ impl Step for Release {
 }
 
 /// Ends messages that are held.
-struct Discard {
-    destination: String,
-    since: Timestamp,
-    now: Timestamp,
+pub(super) struct Discard {
+    pub(super) destination: String,
+    pub(super) since: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 #[async_trait]
@@ -323,54 +305,5 @@ impl Step for Discard {
             transaction.execute(ADD, params![*destination, day, 0_i64, count]).await?;
         }
         Ok(count as u64)
-    }
-}
-
-#[async_trait]
-impl NewContacts for PostgresStore {
-    async fn new_contacts(&self, now: Timestamp) -> Result<Vec<NewContactsDay>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let rows = connection.query(TODAY, params![to_ms(day_of(now))]).await?;
-        connection.give_back();
-        let read = |row: &tokio_postgres::Row| {
-            Ok(NewContactsDay {
-                destination: get(row, 0)?,
-                released: get::<i64>(row, 1)?.unsigned_abs(),
-                discarded: get::<i64>(row, 2)?.unsigned_abs(),
-            })
-        };
-        Ok(rows.iter().map(read).collect::<Result<_, Fault>>()?)
-    }
-
-    async fn count_held(&self, destination: &str) -> Result<(u64, Option<Timestamp>), Unavailable> {
-        let connection = self.lookups.get().await?;
-        let counted = count_held(&connection, destination).await?;
-        connection.give_back();
-        Ok(counted)
-    }
-
-    async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let found = connection.query_opt(contacts::KNOWS_ANY, params![destination]).await?;
-        connection.give_back();
-        Ok(found.is_some())
-    }
-
-    async fn release_contacts(
-        &self,
-        destination: &str,
-        count: u32,
-        now: Timestamp,
-    ) -> Result<(), Unavailable> {
-        Ok(self.write(Release { destination: destination.to_owned(), count, now }).await?)
-    }
-
-    async fn discard_held(
-        &self,
-        destination: &str,
-        since: Timestamp,
-        now: Timestamp,
-    ) -> Result<u64, Unavailable> {
-        Ok(self.write(Discard { destination: destination.to_owned(), since, now }).await?)
     }
 }

@@ -18,6 +18,9 @@ const DAY_S: i64 = 86_400;
 /// The maximum number of destinations with a stream.
 pub(super) const STREAMS_MAX: i16 = 256;
 
+/// A message's time of receipt is usually within this time of the moment that its number stands for.
+pub(super) const SLACK_MS: i64 = 60_000;
+
 /// Returns the first number that is given at a time in Unix milliseconds.
 pub(super) fn first_at(ms: i64) -> i64 {
     (ms.div_euclid(1_000) - EPOCH_S).clamp(0, i64::MAX >> SECOND_BITS) << SECOND_BITS

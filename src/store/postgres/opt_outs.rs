@@ -1,7 +1,7 @@
 //! Opt-outs: who unsubscribed, according to Loops.
 
-use super::Fault;
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{Array, params, text};
 use super::rows::{from_ms, get, to_ms};
 use crate::queue::{ConsentReport, FeedbackRecord, OptIn, OptOut};

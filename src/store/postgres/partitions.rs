@@ -7,13 +7,13 @@ use jiff::ToSpan as _;
 use jiff::civil::date;
 use tokio_postgres::Row;
 
-use super::Fault;
-use super::accept::TRIES_MAX;
 use super::connection::Connection;
+use super::error::Fault;
 use super::numbers::{self, first_of_day};
 use super::params::{Array, params};
 use super::rows::get;
 use super::statement::Statement;
+use super::transaction::TRIES_MAX;
 
 /// The partitioned tables.
 pub(super) const TABLES: [&str; 6] =

@@ -16,13 +16,15 @@ use tokio::time::Instant;
 use tokio_postgres::Row;
 
 use super::connection::{Connection, Connections};
+use super::error::Fault;
+use super::options::Retention;
 use super::params::{Array, params};
 use super::partitions::{self, Day};
 use super::replay::LOCK_DONE;
 use super::rows::{duration_ms, get};
 use super::{
-    Fault, Retention, awaiting, conflicts, contacts, contents, erase, feedback, lease,
-    new_contacts, numbers, receipts,
+    awaiting, conflicts, contacts, contents, erase, feedback, lease, new_contacts, numbers,
+    receipts,
 };
 use crate::queue::{AWAITING_KEPT, FORWARD_KEPT, RECEIPTS_KEPT, TallyStep};
 use crate::store::contacts::{first_day_of_conflicts, first_kept_day};

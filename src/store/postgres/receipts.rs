@@ -5,13 +5,13 @@ use jiff::Timestamp;
 use tokio_postgres::Row;
 
 use super::connection::Connection;
+use super::contacts;
+use super::error::Fault;
 use super::params::{Array, params};
 use super::rows::{duration_ms, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, PostgresStore, contacts};
 use crate::queue::{
-    ErasedRows, FeedbackRecord, NewReceipt, RECEIPT_CLOCKS_DIFFER, Receipt, ReceiptFilter,
-    Receipts, RequestId, Settlement, Unavailable, WriteAheadLog,
+    ErasedRows, FeedbackRecord, NewReceipt, RECEIPT_CLOCKS_DIFFER, Receipt, RequestId, Settlement,
 };
 use crate::segment::PersonDigest;
 use crate::store::receipts::{settled, unsubscribed_beside};
@@ -32,16 +32,16 @@ const OPEN: &str = "
 const OPENED: &str = "
     SELECT receipt FROM @receipts WHERE message_hash = $3 AND source = $2 AND destination = $1";
 /// $1 id.
-const FIND: &str = concat!("SELECT ", columns!(), " FROM @receipts WHERE receipt = $1");
+pub(super) const FIND: &str = concat!("SELECT ", columns!(), " FROM @receipts WHERE receipt = $1");
 /// $1 before, $2 destination, $3 is open, $4 limit. There are as many as deletions.
-const LIST: &str = concat!(
+pub(super) const LIST: &str = concat!(
     "SELECT ",
     columns!(),
     " FROM @receipts
     WHERE id < $1 AND ($2::text IS NULL OR destination = $2) AND ($3::boolean IS NULL OR (erased_at IS NULL) = $3)
     ORDER BY id DESC LIMIT $4"
 );
-const COUNT_OPEN: &str =
+pub(super) const COUNT_OPEN: &str =
     "SELECT destination, COUNT(*) FROM @receipts WHERE erased_at IS NULL GROUP BY destination";
 /// $1 request id, $2 its messages, $3 problem, $4 status, $5 deleted at, $6 how far clocks may differ. Loops may report
 /// the deletion before its response is recorded.
@@ -175,7 +175,7 @@ pub(super) async fn deleted_at(
     Ok(get::<Option<i64>>(&row, 0)?.map(from_ms))
 }
 
-fn receipt(row: &Row) -> Result<Receipt, Fault> {
+pub(super) fn receipt(row: &Row) -> Result<Receipt, Fault> {
     let time = |index| Ok::<_, Fault>(get::<Option<i64>>(row, index)?.map(from_ms));
     let rows = |index| Ok::<_, Fault>(get::<i64>(row, index)?.unsigned_abs());
     Ok(Receipt {
@@ -200,7 +200,7 @@ fn receipt(row: &Row) -> Result<Receipt, Fault> {
 }
 
 /// Opens a receipt and returns its id.
-struct Open(NewReceipt);
+pub(super) struct Open(pub(super) NewReceipt);
 
 #[async_trait]
 impl Step for Open {
@@ -213,44 +213,5 @@ impl Step for Open {
         let row = params![destination, source, hash, person, asked_at];
         transaction.execute(OPEN, row).await?;
         get(&transaction.query_one(OPENED, params![destination, source, hash]).await?, 0)
-    }
-}
-
-#[async_trait]
-impl Receipts for PostgresStore {
-    async fn open_receipt(&self, receipt: &NewReceipt) -> Result<String, Unavailable> {
-        Ok(self.write(Open(receipt.clone())).await?)
-    }
-
-    async fn receipt(&self, id: &str) -> Result<Option<Receipt>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let row = connection.query_opt(FIND, params![id]).await?;
-        connection.give_back();
-        Ok(row.as_ref().map(receipt).transpose()?)
-    }
-
-    async fn receipts(
-        &self,
-        filter: &ReceiptFilter,
-        limit: u32,
-    ) -> Result<Vec<Receipt>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let (before, limit) = (filter.before.unwrap_or(i64::MAX), i64::from(limit));
-        let (destination, is_open) = (filter.destination.as_deref(), filter.is_open);
-        let rows = connection.query(LIST, params![before, destination, is_open, limit]).await?;
-        connection.give_back();
-        Ok(rows.iter().map(receipt).collect::<Result<_, Fault>>()?)
-    }
-
-    async fn open_erasures(&self) -> Result<Vec<(String, u64)>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let rows = connection.query(COUNT_OPEN, params![]).await?;
-        connection.give_back();
-        let read = |row: &Row| Ok((get(row, 0)?, get::<i64>(row, 1)?.unsigned_abs()));
-        Ok(rows.iter().map(read).collect::<Result<_, Fault>>()?)
-    }
-
-    fn write_ahead_log(&self) -> WriteAheadLog {
-        WriteAheadLog::Postgres
     }
 }

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use tokio_postgres::Row;
 
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{Array, params, text};
 use super::rows::{count, from_json, from_ms, get};
-use super::{Fault, new_contacts, partitions};
+use super::{new_contacts, partitions};
 use crate::action::{ActionKind, Endpoint, Unmatched, UnmatchedReason};
 use crate::queue::{
     Attempt, AttemptOutcome, CARRIED_MAX, Class, DeliveryRecord, DeliveryState, MessageRecord,

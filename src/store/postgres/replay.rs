@@ -7,23 +7,24 @@
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
-use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::accept::{ADVANCE_STREAMS, LOCK_STREAMS, TRIES_MAX};
 use super::connection::{Connection, Connections};
+use super::error::Fault;
 use super::numbers::{self, Stream};
+use super::options::Time;
 use super::params::{Array, Param, params};
 use super::rows::{get, to_ms};
 use super::statement::{Order, Statement, Value, of_persons};
-use super::{Fault, PostgresStore, Time, awaiting, list, partitions, tally};
+use super::streams::{ADVANCE_STREAMS, LOCK_STREAMS};
+use super::transaction::TRIES_MAX;
+use super::{awaiting, list, partitions, tally};
 use crate::queue::{
-    Class, DeliveryState, MessageState, REVIVED, ReplayAsk, ReplayChunk, ReplayPosition,
-    ReplayState, Replays, Selection, Seq, Stage, Unavailable,
+    Class, DeliveryState, MessageState, REVIVED, ReplayAsk, ReplayPosition, ReplayState, Selection,
+    Seq, Stage,
 };
 use crate::segment::Digests;
-use crate::store::backlog::Size;
-use crate::store::replay::{self, Found, MESSAGES_MAX, Part, Selected};
+use crate::store::replay::{Found, Selected};
 use crate::store::tally::{Counted, Tallies};
 
 /// While this holds the locks, no number is given, and all given numbers are visible.
@@ -33,7 +34,6 @@ const CLOSE_SECOND: &str = "UPDATE @streams SET last = $1 WHERE last < $1";
 
 // Messages in the order of their numbers: $1 after this number, $2 up to this one, $3 limit, $4 and up the values to
 // look for.
-
 pub(super) const DONE: &str =
     "SELECT seq FROM @outcomes WHERE seq > $1 AND seq <= $2 ORDER BY seq LIMIT $3";
 pub(super) const FAILED: &str =
@@ -149,78 +149,9 @@ const DELETE_OLD: [&str; 4] = [
 /// How many positions one call of [`find`] covers.
 const STRETCH: usize = if cfg!(test) { 500 } else { 2_000 };
 
-#[async_trait]
-impl Replays for PostgresStore {
-    async fn replay(&self, ask: &ReplayAsk) -> Result<ReplayChunk, Unavailable> {
-        let position = match ask.position {
-            Some(position) => position,
-            None => {
-                let until = end_of_order(&self.lookups).await?;
-                ReplayPosition { after: Seq::default(), until }
-            }
-        };
-        let connection = self.lookups.get().await?;
-        let found = find(&connection, ask, position, &self.digests).await?;
-        connection.give_back();
-        replay::replay(self, ask, found).await
-    }
-
-    async fn revive(&self, now: Timestamp) -> Result<Vec<String>, Unavailable> {
-        let connection = self.lookups.get().await?;
-        let due = awaiting::due(&connection, MESSAGES_MAX).await?;
-        connection.give_back();
-        let mut revived = Vec::new();
-        for due in due {
-            let requeue = Requeue {
-                seqs: Array(vec![due.seq]),
-                only: Some(DeliveryState::Failed),
-                subscription: Some(&due.subscription),
-                again: None,
-                is_revival: true,
-                now,
-                time: self.time,
-            };
-            let size = Size { messages: 1, bytes: due.payload_bytes };
-            if self.make_pending(requeue, size).await? > 0 {
-                revived.push(due.destination);
-            }
-        }
-        Ok(revived)
-    }
-}
-
-impl replay::Requeue for PostgresStore {
-    async fn requeue(&self, ask: &ReplayAsk, part: Part) -> Result<u64, Unavailable> {
-        let size = part.size();
-        let requeue = Requeue {
-            seqs: part.seqs.iter().map(|seq| seq.0).collect(),
-            only: ask.selection.state.only(),
-            subscription: ask.selection.filter.subscription.as_deref(),
-            again: part.again,
-            is_revival: false,
-            now: ask.now,
-            time: self.time,
-        };
-        Ok(self.make_pending(requeue, size).await?)
-    }
-}
-
-impl PostgresStore {
-    /// Makes messages pending again as soon as the backlog has room.
-    async fn make_pending(&self, requeue: Requeue<'_>, size: Size) -> Result<u64, Fault> {
-        let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
-        let replayed = requeue.run(&self.lookups).await?;
-        if replayed > 0 {
-            // Replays are never urgent, so other processes need no hint: they find them at their next poll.
-            self.hints.has_arrived([]);
-        }
-        Ok(replayed)
-    }
-}
-
 /// Returns the end of a replay that begins now: at or after every number given so far, and before every later one, for
 /// all destinations.
-async fn end_of_order(connections: &Connections) -> Result<Seq, Fault> {
+pub(super) async fn end_of_order(connections: &Connections) -> Result<Seq, Fault> {
     let transaction = connections.transaction().await?;
     let mut last = 0;
     for row in transaction.query(LOCK_ALL_STREAMS, params![]).await? {
@@ -233,7 +164,7 @@ async fn end_of_order(connections: &Connections) -> Result<Seq, Fault> {
     Ok(Seq(until))
 }
 
-async fn find(
+pub(super) async fn find(
     connection: &Connection,
     ask: &ReplayAsk,
     position: ReplayPosition,
@@ -353,22 +284,22 @@ pub(super) fn selected(selection: &Selection, seqs: &[i64]) -> Statement {
 
 /// Makes messages pending again. A message that is no longer done, or has lost its contents in the meantime, stays
 /// unchanged.
-struct Requeue<'a> {
-    seqs: Array<i64>,
+pub(super) struct Requeue<'a> {
+    pub(super) seqs: Array<i64>,
     /// Only deliveries in this state are made again; the others stand. `None` means all.
-    only: Option<DeliveryState>,
-    subscription: Option<&'a str>,
+    pub(super) only: Option<DeliveryState>,
+    pub(super) subscription: Option<&'a str>,
     /// The only subscriptions whose deliveries are made again; `None` means all.
-    again: Option<Vec<String>>,
+    pub(super) again: Option<Vec<String>>,
     /// Whether the replay is automatic, because the contacts have appeared.
-    is_revival: bool,
-    now: Timestamp,
-    time: Time,
+    pub(super) is_revival: bool,
+    pub(super) now: Timestamp,
+    pub(super) time: Time,
 }
 
 impl Requeue<'_> {
     /// Returns how many became pending.
-    async fn run(&self, connections: &Connections) -> Result<u64, Fault> {
+    pub(super) async fn run(&self, connections: &Connections) -> Result<u64, Fault> {
         let mut tries = 0;
         loop {
             tries += 1;

@@ -4,12 +4,13 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::connection::Connection;
+use super::error::Fault;
 use super::lease::now;
+use super::options::Time;
 use super::params::params;
 use super::purge::CHORES;
 use super::rows::{duration_ms, from_ms, get, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, Time};
 use crate::queue::{
     CheckIn, LeaseHolder, LeaseState, ProcessStatus, REPLICAS_KEPT, Replica, Replicas,
 };

@@ -4,13 +4,16 @@
 //! where the program would have to act on them.
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio_postgres::Row;
 use tokio_postgres::types::FromSql;
 
-use super::Fault;
+use super::error::Fault;
 use crate::action::Endpoint;
 use crate::queue::{Class, FrozenRequest, Head, Job, Replay, RequestId, Seq};
 use crate::segment::LaneKey;
+use crate::store::contacts::day;
+
 pub(super) use crate::store::values::{count, duration_ms, from_ms, request_state, to_json, to_ms};
 
 /// Returns the value of a column.
@@ -69,4 +72,9 @@ pub(super) fn frozen_request(row: &Row) -> Result<FrozenRequest, Fault> {
         is_merged: get(row, 7)?,
         expires_at: get::<Option<i64>>(row, 8)?.map(from_ms),
     })
+}
+
+/// Returns the stored day of a time.
+pub(super) fn to_day(at: Timestamp) -> i32 {
+    i32::try_from(day(to_ms(at))).unwrap_or(i32::MAX)
 }

@@ -6,28 +6,14 @@ use tokio_postgres::error::SqlState;
 use tracing::info;
 
 use super::connection::Connection;
-use super::error::OpenError;
+use super::error::{Fault, OpenError};
+use super::migrations::{MIGRATIONS, Migration};
+use super::moved;
+use super::options::PostgresOptions;
 use super::params::{Array, params};
 use super::rows::get;
-use super::{Fault, PostgresOptions, moving};
 use crate::segment::Digests;
-use crate::store::Schema;
-
-/// A migration from one version of the schema to the next.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Migration {
-    /// Runs in one transaction with the change of the version. A released migration is never edited.
-    pub(super) sql: &'static str,
-    /// The lowest version whose programs work with the schema after this migration.
-    ///
-    /// While an operator replaces processes one by one, programs of the previous version use the migrated schema. So a
-    /// migration only adds what they can ignore; what they still use is removed by the next version.
-    pub(super) usable_from: i32,
-}
-
-/// All migrations. The first one makes the schema.
-pub(super) const MIGRATIONS: &[Migration] =
-    &[Migration { sql: include_str!("schema.sql"), usable_from: 1 }];
+use crate::store::schema::Schema;
 
 /// $1 name of the schema.
 const IS_THERE: &str = "
@@ -70,7 +56,7 @@ pub(super) async fn open(
             Ok(Found::Nothing { has_schema }) => create(connection, options, has_schema, "").await,
             Ok(Found::Meta(meta)) if meta.version < version => {
                 // A schema to which a queue is being moved belongs to the version that moves it.
-                moving::may_admit(connection, &address, &schema).await?;
+                moved::may_admit(connection, &address, &schema).await?;
                 migrate(connection, options.migrations).await
             }
             Ok(Found::Meta(meta)) if meta.usable_from > version => {
@@ -79,7 +65,7 @@ pub(super) async fn open(
             Ok(Found::Meta(meta)) => {
                 return match missing(connection, &schema, options.migrations).await {
                     Ok(None) => {
-                        moving::admit(connection, &address, &schema).await?;
+                        moved::admit(connection, &address, &schema).await?;
                         Ok(Digests::new(&meta.installation_key))
                     }
                     Ok(Some(missing)) => Err(OpenError::NotWhole { address, schema, missing }),
@@ -127,7 +113,7 @@ pub(super) async fn state(
         Ok(Some(missing)) => return Err(OpenError::NotWhole { address, schema, missing }),
         Err(fault) => return Err(OpenError::Open { address, source: fault.into() }),
     }
-    moving::may_admit(connection, &address, &schema).await?;
+    moved::may_admit(connection, &address, &schema).await?;
     Ok(match version {
         version if version < current => Schema::Older { version, current },
         version if version == current => Schema::Current { version },

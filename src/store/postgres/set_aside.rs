@@ -3,13 +3,16 @@
 use async_trait::async_trait;
 
 use super::connection::Connection;
-use super::freeze::{CarriedBy, DeliveryRow, DeliveryRows, NO_LONGER_PENDING, Outcomes};
+use super::contacts;
+use super::deliveries::{
+    CarriedBy, DeliveryRow, DeliveryRows, FREE_POSITION, NO_LONGER_PENDING, Outcomes,
+};
+use super::error::Fault;
 use super::lease::{Fenced, is_in_force};
 use super::params::{Array, params, text};
 use super::rows::{get, to_ms};
 use super::settle::SETTLE_ERASURES;
 use super::steps::{Effects, Step};
-use super::{Fault, contacts};
 use crate::action::ActionKind;
 use crate::queue::{BrokenMessage, Lease, NewDelivery, NewOutcome, Stage};
 use crate::store::tally::Counted;
@@ -37,10 +40,6 @@ const STILL_CARRIES: &str = "
 /// $1 id.
 const FAIL_REQUEST: &str =
     "UPDATE @requests SET state = 'failed', next_attempt_at = NULL, body = NULL WHERE id = $1";
-/// $1 seq. Returns the number of its latest replay, and the first position that no delivery of the message has.
-pub(super) const FREE_POSITION: &str = "
-    SELECT COALESCE((SELECT number FROM @replays WHERE seq = $1), 0),
-           (SELECT COALESCE(MAX(position) + 1, 0) FROM @deliveries WHERE seq = $1)";
 /// $1 seq, $2 the deleting action.
 const IS_DELETION: &str = "
     SELECT FROM @deliveries WHERE seq = $1 AND action = $2 AND state = 'delivered' LIMIT 1";

@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use async_trait::async_trait;
 
 use super::connection::Connection;
-use super::freeze::{GONE, NO_LONGER_PENDING, Outcomes};
+use super::deliveries::{GONE, NO_LONGER_PENDING, Outcomes};
+use super::error::Fault;
 use super::lease::{Fenced, is_in_force};
 use super::params::{Array, params, text};
 use super::rows::{duration_ms, get, request_state, to_ms};
 use super::steps::{Effects, Step};
-use super::{Fault, awaiting, contacts, receipts};
+use super::{awaiting, contacts, receipts};
 use crate::action::{ActionKind, Endpoint};
 use crate::queue::{
     Attempt, Consequence, DeliveryState, Failure, Lease, RequestId, Seq, Settled, Settlement, Stage,

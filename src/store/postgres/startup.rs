@@ -2,9 +2,8 @@
 
 use tracing::warn;
 
-use super::Fault;
 use super::connection::Connection;
-use super::error::OpenError;
+use super::error::{Fault, OpenError};
 use super::params::params;
 use super::rows::get;
 use crate::clock::{Clock as _, SystemClock};

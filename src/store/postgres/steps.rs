@@ -17,9 +17,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::accept::{GROUP_TIMEOUT, TRIES_MAX};
 use super::connection::{Connection, Connections, Pooled};
-use super::{Fault, Time, partitions, tally};
+use super::error::Fault;
+use super::options::Time;
+use super::transaction::{GROUP_TIMEOUT, TRIES_MAX};
+use super::{partitions, tally};
 use crate::store::tally::Tallies;
 
 /// The maximum number of steps in a group.

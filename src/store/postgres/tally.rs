@@ -1,7 +1,7 @@
 //! Writes tallies in the transaction that makes them true.
 
-use super::Fault;
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{Array, params};
 use crate::store::tally::{Counted, Tallies};
 

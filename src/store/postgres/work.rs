@@ -3,16 +3,13 @@
 //! Statements on partitioned tables name their rows by constants, never by a join, so that planning considers only the
 //! partitions that hold them.
 
-use tokio_postgres::Row;
-
-use super::Fault;
 use super::connection::Connection;
+use super::error::Fault;
+use super::frozen::frozen;
 use super::params::{Array, params};
 use super::rows::{self, from_ms, get};
-use super::{erase, lease, new_contacts};
-use crate::queue::{
-    Class, Depth, FrozenRequest, Head, Job, LaneAsk, LanePart, LeaseHolder, PendingAsk, Seq,
-};
+use super::{erase, new_contacts};
+use crate::queue::{Class, Depth, Head, Job, LaneAsk, LanePart, PendingAsk, Seq};
 use crate::store::backlog::Size;
 
 /// $1 destination, $2 $3 $4 after, $5 $6 $7 limit, one of each for every class.
@@ -40,14 +37,6 @@ const OPEN_MESSAGE: &str = "
                WHERE e.lane = w.lane AND e.destination = w.destination AND e.accepted >= p.first_seq)
     FROM @pending w JOIN @messages m ON m.seq = $1 LEFT JOIN @replays p ON p.seq = $1
     WHERE w.seq = $1";
-/// $1 seq. The requests that carry its pending deliveries, in the order of the deliveries.
-const OPEN_DELIVERIES: &str = "
-    SELECT request_id FROM @deliveries
-    WHERE seq = $1 AND state = 'pending' AND request_id IS NOT NULL ORDER BY replay, position";
-/// $1 ids.
-const REQUESTS: &str = "
-    SELECT id, path, body, idempotency_key, attempts, first_attempt_at, next_attempt_at, is_merged, expires_at
-    FROM @requests WHERE id = ANY($1) AND state = 'pending'";
 /// $1 seq. The subscriptions under which a replayed message has a delivery that stands.
 const OPEN_SETTLED: &str =
     "SELECT DISTINCT subscription FROM @deliveries WHERE seq = $1 AND NOT is_superseded";
@@ -118,38 +107,6 @@ pub(super) async fn open(snapshot: &Connection, seq: Seq) -> Result<Option<Job>,
         job.replay.settled = settled.iter().map(|row| get(row, 0)).collect::<Result<_, Fault>>()?;
     }
     Ok(Some(job))
-}
-
-/// Returns the pending requests of a message, in the order of its deliveries.
-pub(super) async fn frozen(connection: &Connection, seq: Seq) -> Result<Vec<FrozenRequest>, Fault> {
-    let mut ids: Vec<i64> = Vec::new();
-    for row in connection.query(OPEN_DELIVERIES, params![seq.0]).await? {
-        let id = get(&row, 0)?;
-        if !ids.contains(&id) {
-            ids.push(id);
-        }
-    }
-    if ids.is_empty() {
-        return Ok(Vec::new());
-    }
-    let ids = Array(ids);
-    let found = connection.query(REQUESTS, params![ids]).await?;
-    let mut requests: Vec<FrozenRequest> =
-        found.iter().map(rows::frozen_request).collect::<Result<_, _>>()?;
-    requests.sort_by_key(|request| ids.0.iter().position(|id| *id == request.id.0));
-    Ok(requests)
-}
-
-pub(super) async fn lease_holder(
-    connection: &Connection,
-    destination: &str,
-) -> Result<Option<LeaseHolder>, Fault> {
-    let found = connection.query_opt(lease::HOLDER, params![destination]).await?;
-    let holder = |row: Row| {
-        let (since, until) = (from_ms(get(&row, 1)?), from_ms(get(&row, 2)?));
-        Ok(LeaseHolder { holder: get(&row, 0)?, since, until })
-    };
-    found.map(holder).transpose()
 }
 
 pub(super) async fn destinations(connection: &Connection) -> Result<Vec<String>, Fault> {

@@ -10,29 +10,21 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
-use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
+use super::copied::{SET_BACKUP_AT, SET_COPIED_AT, copied_at};
 use super::error::{Fault, explain};
-use super::folder;
 use super::network::folder_of;
 use super::open::{FileOptions, identify, is_of_this_program};
 use super::part::{Part, Replaces, Taken, with_end};
-use super::rows::{from_ms, to_ms};
-use super::space;
+use super::rows::to_ms;
+use super::{folder, space};
 use crate::clock::{Clock as _, SystemClock};
 use crate::config::StoreConfig;
-use crate::store::StoreError;
 use crate::store::copies::{BackedUp, BackupTo, CopyError};
+use crate::store::error::StoreError;
 use crate::telemetry;
 
-/// Marks a copy. ?1 the time of the copy.
-const SET_COPIED_AT: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('copied_at', ?1)";
-const COPIED_AT: &str = "SELECT value FROM meta WHERE name = 'copied_at'";
-pub(super) const UNSET_COPIED_AT: &str = "DELETE FROM meta WHERE name = 'copied_at'";
-/// Records when the last backup was made. ?1 that time.
-pub(super) const SET_BACKUP_AT: &str =
-    "INSERT OR REPLACE INTO meta (name, value) VALUES ('backup_at', ?1)";
-pub(super) const BACKUP_AT: &str = "SELECT value FROM meta WHERE name = 'backup_at'";
 const INSTALLATION_KEY: &str = "SELECT value FROM meta WHERE name = 'installation_key'";
 /// The bytes of all pages in use.
 const USED: &str = "
@@ -50,12 +42,6 @@ const NAME_TIME: &str = "%Y%m%dT%H%M%SZ";
 /// The names of unfinished backups: of one in a folder, and of one in the data folder that will be streamed.
 const PART_IN_FOLDER: &str = "segment-loops-backup.part";
 const PART_OF_STREAM: &str = "segment-loops-stream.part";
-
-/// Returns the time of a copy that was not restored; `None` if the database is not such a copy.
-pub(super) fn copied_at(connection: &Connection) -> Result<Option<Timestamp>, rusqlite::Error> {
-    let ms = connection.query_row(COPIED_AT, [], |row| row.get(0)).optional()?;
-    Ok(ms.map(from_ms))
-}
 
 /// Backs up the database in the configured data folder.
 pub(in crate::store) fn back_up(

@@ -3,9 +3,9 @@
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
+use super::arrivals;
 use super::conflicts;
 use super::error::Fault;
-use super::new_contacts;
 use super::opt_outs;
 use super::rows::{from_ms, to_ms};
 use crate::queue::contacts::from_bytes;
@@ -285,7 +285,7 @@ fn arrive(
 ) -> Result<(), Fault> {
     if is_new {
         let (key, email) = (learned.key.0, learned.email.map(|digest| digest.0));
-        new_contacts::arrived(transaction, destination, key, email)?;
+        arrivals::arrived(transaction, destination, key, email)?;
     }
     Ok(())
 }
@@ -316,7 +316,7 @@ pub(super) fn make_known(
     let email = email.map(|digest| digest.0);
     let row = params![destination, key.0, email, to_ms(now), day(to_ms(now)), to_ms(had_at)];
     transaction.prepare_cached(MAKE_KNOWN)?.execute(row)?;
-    new_contacts::arrived(transaction, destination, key.0, email)
+    arrivals::arrived(transaction, destination, key.0, email)
 }
 
 /// Records a change by someone else, as reported by Loops.

@@ -1,20 +1,14 @@
 //! Feedback: what Loops reported, and the webhooks to be forwarded.
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
-use super::opt_outs;
-use super::receipts;
 use super::rows::{count, from_ms, to_ms};
-use super::store::SqliteStore;
-use crate::queue::{
-    Feedback, FeedbackRecord, Forward, FreeSpace, NewFeedback, Recorded, SignedWebhook, Unavailable,
-};
+use super::{contacts, opt_outs, receipts};
+use crate::queue::{FeedbackRecord, Forward, NewFeedback, Recorded, SignedWebhook};
 use crate::segment::PersonDigest;
 use crate::store::contacts::{change, created};
 use crate::store::feedback::{due_again, has_room, join, latest_due, origin};
@@ -91,7 +85,7 @@ pub(super) const OF_PERSON: &str = "
         LIMIT ?3)";
 
 /// Records an event.
-struct Record(NewFeedback);
+pub(super) struct Record(pub(super) NewFeedback);
 
 impl Step for Record {
     type Output = Recorded;
@@ -156,15 +150,15 @@ impl Step for Record {
 
 /// Takes webhooks for forwarding.
 #[derive(Clone)]
-struct TakeForwards {
-    destination: String,
-    now: Timestamp,
-    limit: u32,
+pub(super) struct TakeForwards {
+    pub(super) destination: String,
+    pub(super) now: Timestamp,
+    pub(super) limit: u32,
 }
 
 impl TakeForwards {
     /// Finds the due webhooks, with their row ids, in the state that they have once taken.
-    fn find(&self, connection: &Connection) -> Result<Vec<(i64, Forward)>, Fault> {
+    pub(super) fn find(&self, connection: &Connection) -> Result<Vec<(i64, Forward)>, Fault> {
         let mut due = connection.prepare_cached(DUE)?;
         let (now, latest) = (to_ms(self.now), latest_due(self.now));
         let mut rows = due.query(params![self.destination, now, latest, self.limit])?;
@@ -200,9 +194,9 @@ impl Step for TakeForwards {
 }
 
 /// Ends the forwarding of a webhook.
-struct EndForward {
-    destination: String,
-    webhook_id: String,
+pub(super) struct EndForward {
+    pub(super) destination: String,
+    pub(super) webhook_id: String,
 }
 
 impl Step for EndForward {
@@ -216,7 +210,7 @@ impl Step for EndForward {
 }
 
 /// Reads a row; returns the record and its row id.
-fn record(row: &Row<'_>) -> Result<(i64, FeedbackRecord), rusqlite::Error> {
+pub(super) fn record(row: &Row<'_>) -> Result<(i64, FeedbackRecord), rusqlite::Error> {
     let kind: Option<String> = row.get(9)?;
     let record = FeedbackRecord {
         destination: row.get(1)?,
@@ -233,7 +227,7 @@ fn record(row: &Row<'_>) -> Result<(i64, FeedbackRecord), rusqlite::Error> {
     Ok((row.get(0)?, record))
 }
 
-fn by_person(
+pub(super) fn by_person(
     snapshot: &Connection,
     persons: &[PersonDigest],
     limit: u32,
@@ -248,7 +242,7 @@ fn by_person(
     Ok(join(found, limit))
 }
 
-fn by_destination(
+pub(super) fn by_destination(
     snapshot: &Connection,
     destination: &str,
     limit: u32,
@@ -258,66 +252,12 @@ fn by_destination(
     found.map(|row| Ok(row?.1)).collect()
 }
 
-fn last_heard(snapshot: &Connection, destination: &str) -> Result<Option<Timestamp>, Fault> {
+pub(super) fn last_heard(
+    snapshot: &Connection,
+    destination: &str,
+) -> Result<Option<Timestamp>, Fault> {
     let mut statement = snapshot.prepare_cached(LAST_HEARD)?;
     let at: Option<Option<i64>> =
         statement.query_row([destination], |row| row.get(0)).optional()?;
     Ok(at.flatten().map(from_ms))
-}
-
-#[async_trait]
-impl Feedback for SqliteStore {
-    async fn record(&self, feedback: NewFeedback) -> Result<Recorded, Unavailable> {
-        if self.space.now() == FreeSpace::Exhausted {
-            return Err(Fault::NoSpace.into());
-        }
-        // As for messages: while the files may have been moved away, nothing may be acknowledged.
-        self.health.admit()?;
-        let recorded = self.write(Record(feedback)).await?;
-        self.health.admit()?;
-        Ok(recorded)
-    }
-
-    async fn by_person(
-        &self,
-        persons: &[PersonDigest],
-        limit: u32,
-    ) -> Result<Vec<FeedbackRecord>, Unavailable> {
-        let persons = persons.to_vec();
-        Ok(self.lookups.read(move |snapshot| by_person(snapshot, &persons, limit)).await?)
-    }
-
-    async fn by_destination(
-        &self,
-        destination: &str,
-        limit: u32,
-    ) -> Result<Vec<FeedbackRecord>, Unavailable> {
-        let destination = destination.to_owned();
-        Ok(self.lookups.read(move |snapshot| by_destination(snapshot, &destination, limit)).await?)
-    }
-
-    async fn last_heard(&self, destination: &str) -> Result<Option<Timestamp>, Unavailable> {
-        let destination = destination.to_owned();
-        Ok(self.lookups.read(move |snapshot| last_heard(snapshot, &destination)).await?)
-    }
-
-    async fn take_forwards(
-        &self,
-        destination: &str,
-        now: Timestamp,
-        limit: u32,
-    ) -> Result<Vec<Forward>, Unavailable> {
-        let take = TakeForwards { destination: destination.to_owned(), now, limit };
-        // Check with a reader first, so that an idle store does not wake the writer.
-        let looked_for = TakeForwards { limit: 1, ..take.clone() };
-        if self.lookups.read(move |snapshot| looked_for.find(snapshot)).await?.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(self.write(take).await?)
-    }
-
-    async fn end_forward(&self, destination: &str, webhook_id: &str) -> Result<(), Unavailable> {
-        let (destination, webhook_id) = (destination.to_owned(), webhook_id.to_owned());
-        Ok(self.write(EndForward { destination, webhook_id }).await?)
-    }
 }

@@ -10,7 +10,7 @@ use super::open;
 use super::options::SqliteOptions;
 use super::store::SqliteStore;
 use crate::config::StoreConfig;
-use crate::store::Schema;
+use crate::store::schema::Schema;
 
 /// The name of the database file.
 const FILE: &str = "segment-loops.db";

@@ -6,16 +6,17 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::deliveries::{CarriedBy, GONE, insert_delivery};
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::log::frozen;
 use super::restored::Restorations;
-use super::rows::{to_json, to_ms};
+use super::rows::to_ms;
 use super::{contacts, new_contacts};
-use crate::action::{ActionKind, Unmatched, UnmatchedReason};
+use crate::action::{Unmatched, UnmatchedReason};
 use crate::queue::{
-    Frozen, Lease, NewDelivery, NewMerge, NewOutcome, NewPlan, NewRequest, RequestId, Seq, Stage,
+    Frozen, Lease, NewMerge, NewOutcome, NewPlan, NewRequest, RequestId, Seq, Stage,
 };
 use crate::store::tally::{Counted, Tallies};
 
@@ -32,13 +33,6 @@ pub(super) const INSERT_REQUEST: &str = "
 pub(super) const BEGIN: &str = "
     UPDATE requests SET first_attempt_at = ?2
     WHERE id = ?1 AND idempotency_key IS NOT NULL AND first_attempt_at IS NULL";
-/// ?1 seq, ?2 position, ?3 request id, ?4 state, ?5 ended at, ?6 subscription, ?7 action, ?8 reason,
-/// ?9 detail, ?10 warnings, ?11 its part of a merged request, ?12 the digest of the planned request. It belongs to the latest replay of its message.
-pub(super) const INSERT_DELIVERY: &str = "
-    INSERT INTO deliveries (seq, position, request_id, state, ended_at, subscription, action,
-                            reason, detail, warnings, part_id, planned, replay)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12,
-            COALESCE((SELECT number FROM replays WHERE seq = ?1), 0))";
 /// ?1 seq. Returns a row if a delivery from before a replay still stands.
 pub(super) const STANDS: &str =
     "SELECT 1 FROM deliveries WHERE seq = ?1 AND is_superseded = 0 LIMIT 1";
@@ -248,40 +242,6 @@ struct RequestKind {
     since: Option<i64>,
 }
 
-/// The requests of a delivery.
-#[derive(Default)]
-pub(super) struct CarriedBy {
-    request: Option<RequestId>,
-    /// Its part of a merged request.
-    part: Option<RequestId>,
-}
-
-pub(super) fn insert_delivery(
-    transaction: &Connection,
-    seq: Seq,
-    position: i64,
-    delivery: &NewDelivery,
-    now: i64,
-    by: CarriedBy,
-) -> Result<(), Fault> {
-    let ended = delivery.outcome.ended();
-    transaction.prepare_cached(INSERT_DELIVERY)?.execute(params![
-        seq.0,
-        position,
-        by.request.map(|id| id.0),
-        delivery.outcome.state().as_str(),
-        ended.map(|_| now),
-        delivery.subscription.as_deref().unwrap_or_default(),
-        delivery.action.map_or("", ActionKind::as_str),
-        ended.map(|(reason, _)| reason),
-        ended.map(|(_, detail)| detail),
-        to_json(&delivery.warnings),
-        by.part.map(|id| id.0),
-        delivery.planned.map(|digest| digest.0),
-    ])?;
-    Ok(())
-}
-
 fn stands(transaction: &Connection, seq: Seq) -> Result<bool, Fault> {
     Ok(transaction.prepare_cached(STANDS)?.exists([seq.0])?)
 }
@@ -293,6 +253,3 @@ fn unmatched(plan: &NewPlan) -> Unmatched {
         detail: "no subscription took it".to_owned(),
     })
 }
-
-/// A guarded write did not find a row that the same transaction had just read.
-pub(super) const GONE: Fault = Fault::Broken("a row vanished within the transaction");

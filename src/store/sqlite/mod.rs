@@ -5,6 +5,7 @@
 //! processes may use one file: SQLite's lock serializes their transactions, which preserves the order.
 
 mod accept;
+mod arrivals;
 mod audit;
 mod awaiting;
 mod background;
@@ -14,6 +15,8 @@ mod conflicts;
 mod connection;
 mod contacts;
 mod contract;
+mod copied;
+mod deliveries;
 mod erase;
 mod error;
 mod event_names;
@@ -27,6 +30,8 @@ mod health;
 mod lease;
 mod list;
 mod log;
+mod mark;
+mod migrations;
 pub(super) mod moving;
 mod network;
 mod new_contacts;
@@ -59,5 +64,5 @@ mod writing;
 /// All migrations.
 #[cfg(test)]
 pub(super) fn migrations() -> Vec<&'static str> {
-    open::MIGRATIONS.to_vec()
+    migrations::MIGRATIONS.to_vec()
 }

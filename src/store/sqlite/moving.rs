@@ -7,23 +7,23 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use rusqlite::types::{Type, ValueRef};
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Row, TransactionBehavior, params};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::error::{Fault, OpenError, explain};
 use super::folder;
+use super::mark::{Mark, mark};
 use super::open::{FileOptions, Found, SCHEMA_VERSION, empty_wal, identify, version};
 use super::options::SqliteOptions;
 use super::restored::Restorations;
-use super::rows::{from_ms, to_ms};
-use crate::store::moving::{Batch, Column, Cursor, MoveError, Part};
+use super::rows::to_ms;
+use crate::store::moving::MoveError;
+use crate::store::moving::part::{Batch, Column, Cursor, Part};
 use crate::store::postgres::numbers::Renumbering;
 use crate::telemetry;
 
-const MARK: &str = "SELECT value FROM meta WHERE name = 'moved'";
 const SET_MARK: &str = "INSERT OR REPLACE INTO meta (name, value) VALUES ('moved', ?1)";
 const DELETE_MARK: &str = "DELETE FROM meta WHERE name = 'moved'";
 const INSTALLATION_KEY: &str = "SELECT value FROM meta WHERE name = 'installation_key'";
@@ -56,40 +56,6 @@ const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// How many batches may wait to be written.
 const BATCHES_WAITING_MAX: usize = 2;
-
-/// Marks a queue that is being moved, or was moved.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::store) struct Mark {
-    /// The id of the move, which its target has as well.
-    pub(in crate::store) id: String,
-    /// Host, port, database and schema of the target.
-    pub(in crate::store) to: String,
-    /// When the move began, in Unix milliseconds.
-    pub(in crate::store) began_at: i64,
-    /// When the move was finished; `None` while it is under way.
-    pub(in crate::store) finished_at: Option<i64>,
-}
-
-impl Mark {
-    /// Returns why the database is not opened.
-    pub(super) fn refusal(&self, path: &Path) -> OpenError {
-        let (path, to) = (path.to_owned(), self.to.clone());
-        let at = |ms| format!("{:.0}", from_ms(ms));
-        match self.finished_at {
-            Some(ms) => OpenError::Moved { path, to, at: at(ms) },
-            None => OpenError::BeingMoved { path, to, since: at(self.began_at) },
-        }
-    }
-}
-
-/// Returns the mark of a database; `None` if no move has begun.
-pub(super) fn mark(connection: &Connection) -> Result<Option<Mark>, rusqlite::Error> {
-    let text = |row: &Row<'_>| row.get::<_, String>(0);
-    let Some(text) = connection.query_row(MARK, [], text).optional()? else { return Ok(None) };
-    let read = serde_json::from_str(&text);
-    read.map(Some)
-        .map_err(|error| rusqlite::Error::FromSqlConversionFailure(0, Type::Text, Box::new(error)))
-}
 
 /// How to read the rows of a part.
 struct Reading {
@@ -526,7 +492,11 @@ fn number(transaction: &Connection, numbers: &mut Renumbering) -> Result<bool, F
 }
 
 /// Reads the rows after a cursor, and passes them on in batches until one is refused.
-fn read(connection: &Connection, from: Cursor, give: &dyn Fn(Batch) -> bool) -> Result<(), Fault> {
+pub(super) fn read(
+    connection: &Connection,
+    from: Cursor,
+    give: &dyn Fn(Batch) -> bool,
+) -> Result<(), Fault> {
     let mut cursor = from;
     for part in Part::ALL.into_iter().filter(|part| part.index() >= from.part) {
         if part.index() > cursor.part {

@@ -1,20 +1,16 @@
 //! The daily limit of new contacts, and the messages that it holds back.
 
-use async_trait::async_trait;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::contacts;
+use super::deliveries::{CarriedBy, FREE_POSITION, SET_ASIDE_MESSAGE, insert_delivery};
 use super::error::Fault;
-use super::freeze::{CarriedBy, insert_delivery};
 use super::group::{Effects, Step};
 use super::rows::{from_ms, to_ms};
-use super::set_aside::{FREE_POSITION, SET_ASIDE_MESSAGE};
-use super::store::SqliteStore;
 use crate::queue::{
     ContactCap, Creation, DISCARD_MAX, Held, Hold, HoldReason, HoldsAnswer, HoldsAsk, KnownContact,
-    MessageRecord, NewContacts, NewContactsDay, NewDelivery, NewOutcome, Seq, Stage, Unavailable,
-    day_of,
+    MessageRecord, NewDelivery, NewOutcome, Seq, Stage, day_of,
 };
 use crate::segment::LaneKey;
 use crate::store::new_contacts::{discarded, room};
@@ -49,8 +45,6 @@ pub(super) const PAST: &str = "
 pub(super) const EXPECT: &str = "
     INSERT INTO creating (seq, destination, contact, email) VALUES (?1, ?2, ?3, ?4)
     ON CONFLICT (seq, contact) DO NOTHING";
-/// ?1 destination, ?2 key. The contact exists now.
-pub(super) const ARRIVED: &str = "DELETE FROM creating WHERE destination = ?1 AND contact = ?2";
 /// ?1 seq. A row if a deletion waits behind the message in its lane.
 pub(super) const IS_BEFORE_DELETION: &str = "
     SELECT 1 FROM messages m JOIN messages d
@@ -64,12 +58,6 @@ pub(super) const HOLD: &str = "
 /// ?1 seq, ?2 key, ?3 email. The message was planned again, perhaps with another result.
 pub(super) const HOLD_AGAIN: &str =
     "UPDATE held SET is_due = 0, contact = ?2, email = ?3 WHERE seq = ?1";
-/// ?1 destination, ?2 key, ?3 email. Loops has this contact now.
-pub(super) const DUE: &str = "
-    UPDATE held SET is_due = 1 WHERE seq IN (
-        SELECT seq FROM held WHERE contact IN (?2, ?3) AND destination = ?1
-        UNION ALL
-        SELECT seq FROM held WHERE email IN (?2, ?3) AND destination = ?1)";
 /// ?1 destination.
 pub(super) const LANES: &str = "SELECT seq, lane FROM held WHERE destination = ?1 ORDER BY seq";
 /// ?1 destination, ?2 limit.
@@ -169,18 +157,6 @@ fn day(connection: &Connection, destination: &str, now: Timestamp) -> Result<(i6
     Ok(found.unwrap_or_default())
 }
 
-/// Records that Loops has a contact now.
-pub(super) fn arrived(
-    transaction: &Connection,
-    destination: &str,
-    key: i64,
-    email: Option<i64>,
-) -> Result<(), Fault> {
-    transaction.prepare_cached(ARRIVED)?.execute(params![destination, key])?;
-    transaction.prepare_cached(DUE)?.execute(params![destination, key, email])?;
-    Ok(())
-}
-
 pub(super) fn held_lanes(
     snapshot: &Connection,
     destination: &str,
@@ -268,10 +244,10 @@ impl Step for MakeKnown {
 }
 
 /// Lets a destination create more contacts.
-struct Release {
-    destination: String,
-    count: u32,
-    now: Timestamp,
+pub(super) struct Release {
+    pub(super) destination: String,
+    pub(super) count: u32,
+    pub(super) now: Timestamp,
 }
 
 impl Step for Release {
@@ -286,10 +262,10 @@ impl Step for Release {
 }
 
 /// Ends messages that are held.
-struct Discard {
-    destination: String,
-    since: Timestamp,
-    now: Timestamp,
+pub(super) struct Discard {
+    pub(super) destination: String,
+    pub(super) since: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 impl Step for Discard {
@@ -324,55 +300,5 @@ impl Step for Discard {
             effects.has_written = true;
         }
         Ok(found.len() as u64)
-    }
-}
-
-#[async_trait]
-impl NewContacts for SqliteStore {
-    async fn new_contacts(&self, now: Timestamp) -> Result<Vec<NewContactsDay>, Unavailable> {
-        let read = move |snapshot: &Connection| {
-            let mut statement = snapshot.prepare_cached(TODAY)?;
-            let found = statement.query_map([to_ms(day_of(now))], |row| {
-                Ok(NewContactsDay {
-                    destination: row.get(0)?,
-                    released: row.get::<_, i64>(1)?.unsigned_abs(),
-                    discarded: row.get::<_, i64>(2)?.unsigned_abs(),
-                })
-            })?;
-            Ok(found.collect::<Result<_, _>>()?)
-        };
-        Ok(self.lookups.read(read).await?)
-    }
-
-    async fn count_held(&self, destination: &str) -> Result<(u64, Option<Timestamp>), Unavailable> {
-        let destination = destination.to_owned();
-        let count = move |snapshot: &Connection| count_held(snapshot, &destination);
-        Ok(self.lookups.read(count).await?)
-    }
-
-    async fn knows_any(&self, destination: &str) -> Result<bool, Unavailable> {
-        let destination = destination.to_owned();
-        let read = move |snapshot: &Connection| {
-            Ok(snapshot.prepare_cached(contacts::KNOWS_ANY)?.exists([destination])?)
-        };
-        Ok(self.lookups.read(read).await?)
-    }
-
-    async fn release_contacts(
-        &self,
-        destination: &str,
-        count: u32,
-        now: Timestamp,
-    ) -> Result<(), Unavailable> {
-        Ok(self.write(Release { destination: destination.to_owned(), count, now }).await?)
-    }
-
-    async fn discard_held(
-        &self,
-        destination: &str,
-        since: Timestamp,
-        now: Timestamp,
-    ) -> Result<u64, Unavailable> {
-        Ok(self.write(Discard { destination: destination.to_owned(), since, now }).await?)
     }
 }

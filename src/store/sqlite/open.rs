@@ -11,16 +11,14 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, TransactionBehavior};
 use tracing::{info, warn};
 
-use super::backup;
+use super::copied;
 use super::error::{Fault, OpenError, explain};
-use super::moving::{self, Mark};
+use super::mark::{self, Mark};
+use super::migrations::MIGRATIONS;
 use super::network::{folder_of, network_disk};
 use super::options::SqliteOptions;
 use crate::config::WalMode;
-use crate::store::Schema;
-
-/// All migrations. The first one makes the schema, each of the others changes it. A released migration is never edited.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
+use crate::store::schema::Schema;
 
 /// Whether all required single values exist, and none says that the queue was moved.
 const HAS_META: &str = "
@@ -351,7 +349,7 @@ pub(super) fn identify_as(
     let current = version_of(migrations);
     if application == APPLICATION_ID
         && (FIRST_VERSION..=current).contains(&version)
-        && let Ok(Some(mark)) = moving::mark(connection)
+        && let Ok(Some(mark)) = mark::mark(connection)
     {
         return Ok(Found::Moved(mark));
     }
@@ -362,10 +360,10 @@ pub(super) fn identify_as(
             if (FIRST_VERSION..current).contains(&version)
                 && has_schema(connection, up_to(migrations, version))? =>
         {
-            backup::copied_at(connection)?.map_or(Found::Older(version), Found::Copy)
+            copied::copied_at(connection)?.map_or(Found::Older(version), Found::Copy)
         }
         APPLICATION_ID if version == current && is_whole(connection, migrations)? => {
-            backup::copied_at(connection)?.map_or(Found::Ours, Found::Copy)
+            copied::copied_at(connection)?.map_or(Found::Ours, Found::Copy)
         }
         APPLICATION_ID => Found::Damaged,
         0 => {

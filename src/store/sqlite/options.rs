@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::open::MIGRATIONS;
+use super::migrations::MIGRATIONS;
 use crate::config::WalMode;
 
 /// The path of the file, its limits and its retention.

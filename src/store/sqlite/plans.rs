@@ -60,7 +60,8 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             PAST => ["awaiting (seq=? AND subscription=?)", "awaiting_until (until<?)"],
             OF_PERSON => ["awaiting_lane (lane=? AND destination=?)"],
         }
-        backup {
+        copied {
+            SET_COPIED_AT => [],
             BACKUP_AT => ["meta (name=?)"],
             SET_BACKUP_AT => [],
             UNSET_COPIED_AT => ["meta (name=?)"],
@@ -124,6 +125,14 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             ],
             PAST => ["conflicts (day<?)", "conflicts (day=? AND destination=? AND kind=? AND person=?)"],
         }
+        arrivals {
+            ARRIVED => ["creating_contact (destination=? AND contact=?)"],
+            DUE => [
+                "held (rowid=?)",
+                "held_contact (contact=? AND destination=?)",
+                "held_email (email=? AND destination=?)",
+            ],
+        }
         new_contacts {
             EXPECTED => ["creating_contact (destination=? AND contact=?)"],
             COUNT_EXPECTED => ["creating_contact (destination=?)"],
@@ -134,16 +143,10 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
             ADD => [],
             PAST => ["SCAN new_contact_days", "new_contact_days (destination=? AND day=?)"],
             EXPECT => [],
-            ARRIVED => ["creating_contact (destination=? AND contact=?)"],
             IS_BEFORE_DELETION =>
                 ["m (rowid=?)", "messages_deletions (lane=? AND destination=? AND seq>?)"],
             HOLD => ["messages (rowid=?)"],
             HOLD_AGAIN => ["held (rowid=?)"],
-            DUE => [
-                "held (rowid=?)",
-                "held_contact (contact=? AND destination=?)",
-                "held_email (email=? AND destination=?)",
-            ],
             LANES => ["held_destination (destination=?)"],
             DUE_LANES => ["held_due (destination=?)"],
             FIRST_LANES => ["held_destination (destination=?)"],
@@ -222,11 +225,15 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "loops_events_person (person=?)",
             ],
         }
+        deliveries {
+            INSERT_DELIVERY => ["replays (rowid=?)"],
+            FREE_POSITION => ["deliveries_seq (seq=?)"],
+            SET_ASIDE_MESSAGE => ["messages (rowid=?)"],
+        }
         freeze {
             PLAN_STATE => ["messages (rowid=?)"],
             INSERT_REQUEST => [],
             BEGIN => ["requests (rowid=?)"],
-            INSERT_DELIVERY => ["replays (rowid=?)"],
             STANDS => ["deliveries_seq (seq=?)"],
             PLANNED => [
                 "deliveries_failed (seq=?)",
@@ -280,8 +287,6 @@ fn statements() -> &'static [(&'static str, &'static str, &'static [&'static str
                 "deliveries_seq (seq=?)",
                 "requests (rowid=?)",
             ],
-            FREE_POSITION => ["deliveries_seq (seq=?)"],
-            SET_ASIDE_MESSAGE => ["messages (rowid=?)"],
             SET_ASIDE_ERASURE => ["deliveries_seq (seq=?)", "m (rowid=?)"],
         }
         purge {

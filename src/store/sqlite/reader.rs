@@ -8,9 +8,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::error::Fault;
 use super::health::Health;
-use super::log;
 use super::open::FileOptions;
-use crate::store::backlog::{Pending, Size};
 
 /// Cheap to clone: all clones share the connections.
 #[derive(Debug, Clone)]
@@ -105,14 +103,6 @@ impl Readers {
         self.shared.permits.close();
         self.shared.idle().clear();
         drop(permits);
-    }
-}
-
-impl Pending for Readers {
-    type Fault = Fault;
-
-    async fn count(&self) -> Result<Size, Fault> {
-        self.read(log::backlog).await
     }
 }
 

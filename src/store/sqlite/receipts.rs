@@ -1,19 +1,16 @@
 //! Receipts of erasures.
 
-use async_trait::async_trait;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, Row, params};
 
 use super::contacts;
 use super::error::Fault;
 use super::group::{Effects, Step};
 use super::rows::{duration_ms, from_ms, to_ms};
-use super::store::SqliteStore;
 use crate::action::ActionKind;
-use crate::config::WalMode;
 use crate::queue::{
     ErasedRows, FeedbackRecord, KnownContact, NewReceipt, RECEIPT_CLOCKS_DIFFER, Receipt,
-    ReceiptFilter, Receipts, RequestId, Settlement, Unavailable, WriteAheadLog,
+    ReceiptFilter, RequestId, Settlement,
 };
 use crate::segment::{Digests, PersonDigest};
 use crate::store::receipts::{settled, unsubscribed_beside};
@@ -218,7 +215,7 @@ pub(super) fn deleted_at(
     Ok(last.map(from_ms))
 }
 
-fn receipt(row: &Row<'_>) -> rusqlite::Result<Receipt> {
+pub(super) fn receipt(row: &Row<'_>) -> rusqlite::Result<Receipt> {
     let time = |index| Ok::<_, rusqlite::Error>(row.get::<_, Option<i64>>(index)?.map(from_ms));
     let rows = |index| Ok::<_, rusqlite::Error>(row.get::<_, i64>(index)?.unsigned_abs());
     Ok(Receipt {
@@ -243,7 +240,7 @@ fn receipt(row: &Row<'_>) -> rusqlite::Result<Receipt> {
 }
 
 /// Opens a receipt and returns its id.
-struct Open(NewReceipt);
+pub(super) struct Open(pub(super) NewReceipt);
 
 impl Step for Open {
     type Output = String;
@@ -258,7 +255,11 @@ impl Step for Open {
     }
 }
 
-fn list(snapshot: &Connection, filter: &ReceiptFilter, limit: u32) -> Result<Vec<Receipt>, Fault> {
+pub(super) fn list(
+    snapshot: &Connection,
+    filter: &ReceiptFilter,
+    limit: u32,
+) -> Result<Vec<Receipt>, Fault> {
     let ReceiptFilter { destination, is_open, before } = filter;
     let mut list = snapshot.prepare_cached(LIST)?;
     let row = params![before.unwrap_or(i64::MAX), destination, is_open, limit];
@@ -266,45 +267,9 @@ fn list(snapshot: &Connection, filter: &ReceiptFilter, limit: u32) -> Result<Vec
     Ok(found.collect::<Result<_, _>>()?)
 }
 
-fn count_open(snapshot: &Connection) -> Result<Vec<(String, u64)>, Fault> {
+pub(super) fn count_open(snapshot: &Connection) -> Result<Vec<(String, u64)>, Fault> {
     let mut count = snapshot.prepare_cached(COUNT_OPEN)?;
     let found =
         count.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.unsigned_abs())))?;
     Ok(found.collect::<Result<_, _>>()?)
-}
-
-#[async_trait]
-impl Receipts for SqliteStore {
-    async fn open_receipt(&self, receipt: &NewReceipt) -> Result<String, Unavailable> {
-        Ok(self.write(Open(receipt.clone())).await?)
-    }
-
-    async fn receipt(&self, id: &str) -> Result<Option<Receipt>, Unavailable> {
-        let id = id.to_owned();
-        let find = move |snapshot: &Connection| {
-            let mut find = snapshot.prepare_cached(FIND)?;
-            Ok::<_, Fault>(find.query_row([id], receipt).optional()?)
-        };
-        Ok(self.lookups.read(find).await?)
-    }
-
-    async fn receipts(
-        &self,
-        filter: &ReceiptFilter,
-        limit: u32,
-    ) -> Result<Vec<Receipt>, Unavailable> {
-        let filter = filter.clone();
-        Ok(self.lookups.read(move |snapshot| list(snapshot, &filter, limit)).await?)
-    }
-
-    async fn open_erasures(&self) -> Result<Vec<(String, u64)>, Unavailable> {
-        Ok(self.lookups.read(count_open).await?)
-    }
-
-    fn write_ahead_log(&self) -> WriteAheadLog {
-        match self.wal {
-            WalMode::Own => WriteAheadLog::Truncated,
-            WalMode::External => WriteAheadLog::External,
-        }
-    }
 }

@@ -12,11 +12,13 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _, params};
 
-use super::backup::{SET_BACKUP_AT, UNSET_COPIED_AT, quick_check};
+use super::backup::quick_check;
+use super::copied::{SET_BACKUP_AT, UNSET_COPIED_AT};
 use super::error::{Fault, OpenError, explain};
 use super::group::{Effects, Step as _};
+use super::migrations::MIGRATIONS;
 use super::network::network_disk;
-use super::open::{Found, MIGRATIONS, identify_as, upgrade_copy};
+use super::open::{Found, identify_as, upgrade_copy};
 use super::part::{Part, Replaces, Taken, with_end};
 use super::restored::{Restoration, Restorations};
 use super::rows::{from_ms, to_ms};
@@ -25,8 +27,8 @@ use super::{erase, folder, purge, receipts, set_aside, tally};
 use crate::config::StoreConfig;
 use crate::queue::{AuditAction, AuditEntry, Failure, FailureReason, Receipt, Seq};
 use crate::segment::Digests;
-use crate::store::StoreError;
 use crate::store::copies::{CopyError, ReErased, Restored};
+use crate::store::error::StoreError;
 use crate::telemetry;
 
 /// ?1 the time of the backup. Requests that were tried before keep their time.

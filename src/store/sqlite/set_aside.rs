@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::contacts;
+use super::deliveries::{CarriedBy, FREE_POSITION, SET_ASIDE_MESSAGE, insert_delivery};
 use super::error::Fault;
-use super::freeze::{CarriedBy, insert_delivery};
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::rows::to_ms;
@@ -31,13 +31,6 @@ pub(super) const SET_ASIDE_REQUESTS: &str = "
     WHERE id IN (SELECT request_id FROM deliveries WHERE seq = ?1) AND state = 'pending'
       AND NOT EXISTS (
         SELECT 1 FROM deliveries d WHERE d.request_id = requests.id AND d.state = 'pending')";
-/// ?1 seq. Returns the first position that no delivery of the message has.
-pub(super) const FREE_POSITION: &str =
-    "SELECT COALESCE(MAX(position) + 1, 0) FROM deliveries WHERE seq = ?1";
-/// ?1 seq, ?2 done at.
-pub(super) const SET_ASIDE_MESSAGE: &str = "
-    UPDATE messages SET state = 1, is_planned = 1, is_failed = 1, done_at = ?2
-    WHERE seq = ?1 AND state = 0";
 /// ?1 seq, ?2 the deleting action. A deletion that was delivered before the message was set aside.
 pub(super) const SET_ASIDE_ERASURE: &str = "
     INSERT INTO erasures (seq)

@@ -3,8 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+use super::deliveries::GONE;
 use super::error::Fault;
-use super::freeze::GONE;
 use super::group::{Effects, Step};
 use super::lease::{Fenced, is_in_force};
 use super::receipts;

@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use metrics::gauge;
 use rusqlite::{Connection, OptionalExtension as _};
 
-use super::backup::BACKUP_AT;
+use super::copied::BACKUP_AT;
 use super::error::Fault;
 use super::reader::Readers;
 use crate::queue::FreeSpace;

@@ -1,8 +1,7 @@
 //! The store: opens the file, and holds the state that its callers share.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -17,7 +16,7 @@ use super::event_names::EventNames;
 use super::files::Files;
 use super::group::Step;
 use super::health::Health;
-use super::open::FileOptions;
+use super::open::{self, FileOptions};
 use super::options::{Retention, SqliteOptions};
 use super::reader::Readers;
 use super::recent::Recent;
@@ -26,11 +25,11 @@ use super::restored::Restorations;
 use super::space::Space;
 use super::writer::Writer;
 use super::writing::Writing;
-use super::{background, network, open};
+use super::{background, log, network};
 use crate::config::WalMode;
 use crate::queue::FreeSpace;
 use crate::segment::Digests;
-use crate::store::backlog::{Backlog, Size};
+use crate::store::backlog::{Backlog, Pending, Size};
 use crate::store::meters::Meters;
 use crate::store::room::Room;
 
@@ -162,6 +161,14 @@ impl SqliteStore {
         }
         let _admitted = self.backlog.admit(size, &self.readers).await?.ok_or(Fault::Full)?;
         self.write(requeue).await
+    }
+}
+
+impl Pending for Readers {
+    type Fault = Fault;
+
+    async fn count(&self) -> Result<Size, Fault> {
+        self.read(log::backlog).await
     }
 }
 

@@ -13,16 +13,15 @@ use std::collections::VecDeque;
 
 use tokio_postgres::Row;
 
-use super::super::Fault;
-use super::super::accept::SLACK_MS;
 use super::super::connection::Connection;
-use super::super::numbers::first_at;
 use super::super::params::Param;
 use super::super::partitions::{self, DAYS_AHEAD, DAYS_AT_ONCE, Day};
 use super::super::rows::{get, to_ms};
 use super::super::statement::{self, Order, Statement, Value};
-use super::columns_meet_filter;
+use super::columns::columns_meet_filter;
 use crate::queue::{FailureReason, Filter, MessageState, Seq, event_name};
+use crate::store::postgres::error::Fault;
+use crate::store::postgres::numbers::{SLACK_MS, first_at};
 
 // In all statements: $1 before, $2 from this sequence number on, $3 limit, $4 the value to look for.
 

@@ -5,25 +5,25 @@
 //! last candidate.
 
 pub(super) mod candidates;
+mod columns;
 
 use jiff::Timestamp;
 use tokio_postgres::Row;
 use tracing::warn;
 
-use super::Fault;
+use self::candidates::{Candidate, Candidates};
+use self::columns::columns_meet_filter;
 use super::connection::Connection;
+use super::error::Fault;
 use super::params::{params, text};
-use super::partitions;
-use super::records;
 use super::rows::{from_ms, get, to_ms};
 use super::statement::{Statement, Value};
+use super::{partitions, records};
 use crate::queue::{
     DeliveryState, EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord,
-    Page, Seq, Stage, Tally, TallyStep, cause, event_name,
+    Page, Seq, Stage, Tally, TallyStep, cause,
 };
 use crate::store::groups::Groups;
-
-use candidates::{Candidate, Candidates};
 
 /// How many candidates one call of [`list`] examines at most.
 const EXAMINED_MAX: usize = 5_000;
@@ -172,19 +172,6 @@ fn message_meets_filter(statement: &mut Statement, filter: &Filter) {
     if filter.is_held {
         statement.is_held();
     }
-}
-
-/// Adds the condition that the columns of the message `m`, except those of persons, meet a filter.
-fn columns_meet_filter(statement: &mut Statement, filter: &Filter) {
-    let word = |word: &Option<String>| word.as_deref().map(Value::text);
-    statement.compare("m.destination =", word(&filter.destination));
-    statement.compare("m.source =", word(&filter.source));
-    statement.compare("m.kind =", filter.kind.map(|kind| Value::text(kind.as_str())));
-    let event = filter.event.as_deref().map(|event| Value::text(event_name(event)));
-    statement.compare("m.event =", event);
-    let time = |time: Option<Timestamp>| time.map(|time| Value::Number(to_ms(time)));
-    statement.compare("m.received_at >=", time(filter.from));
-    statement.compare("m.received_at <", time(filter.to));
 }
 
 /// Returns the latest failures, grouped by cause.

@@ -11,17 +11,29 @@ mod server;
 mod startup;
 mod versions;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use super::connection::Connection;
-use super::*;
+use self::server::{Server, server};
+use super::connection::{Connection, Connections, Connector, Manner};
+use super::error::{Fault, OpenError};
+use super::migrations::Migration;
+use super::opening::schema_of;
+use super::options::{PostgresOptions, Time};
+use super::store::PostgresStore;
+use super::url::Target;
+use super::{moving, numbers, partitions, rows};
+use crate::config::StoreConfig;
 use crate::queue::suite::*;
-use crate::queue::{Accepted, Log as _};
+use crate::queue::{
+    AcceptError, Accepted, Inbox as _, Lease, LeaseRequest, Log as _, NewMessage, PendingAsk, Seq,
+    Settlement, Store, Work as _, WorkError,
+};
 use crate::simulation::simulation;
 
-use server::{Server, server};
-
 store_suite!(Schema);
+
 // Each call takes longer than on SQLite, so there are fewer seeds.
 simulation!(Schema, seeds: 10, twice: 1);
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use super::*;
-use crate::store::postgres::schema::MIGRATIONS;
+use crate::store::postgres::migrations::MIGRATIONS;
 
 /// The next version adds a column and an index.
 const NEXT: &[Migration] = &[

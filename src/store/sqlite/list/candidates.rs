@@ -4,7 +4,7 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, params_from_iter};
 
-use super::Sought;
+use super::sought::Sought;
 use crate::queue::{Class, FailureReason, Filter, MessageState, Seq, TallyStep};
 use crate::store::sqlite::error::Fault;
 use crate::store::sqlite::log;

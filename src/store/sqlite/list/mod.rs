@@ -5,6 +5,7 @@
 //! it then continues from the last candidate.
 
 mod candidates;
+pub(super) mod sought;
 #[cfg(test)]
 mod tests;
 
@@ -13,17 +14,16 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params_from_iter};
 use tracing::warn;
 
+use self::candidates::{Candidates, Range, event_ids};
+use self::sought::Sought;
 use super::error::Fault;
 use super::log;
-use super::recent::Known;
 use super::rows::{self, from_ms, json_list, message_columns, to_ms};
 use crate::queue::{
     EventName, FailureGroup, FailureGroups, FailureReason, Filter, MessageRecord, MessageState,
     Page, Seq, Stage, Tally, TallyStep, cause,
 };
 use crate::store::groups::Groups;
-
-use candidates::{Candidates, Range, event_ids};
 
 /// How many candidates one call of [`list`] examines at most.
 const EXAMINED_MAX: usize = 5_000;
@@ -113,13 +113,6 @@ const EVENT_NAMES: &str = "
 const EVENT_NAMES_OF_SOURCE: &str = "
     SELECT source, name, first_seen_at, last_seen_at FROM event_names WHERE source = ?1
     ORDER BY last_seen_at DESC, name";
-
-/// A resolved filter: the filter, and the newest messages about its persons.
-#[derive(Debug)]
-pub(super) struct Sought {
-    pub(super) filter: Filter,
-    pub(super) known: Known,
-}
 
 /// Returns the range of sequence numbers of messages received in the filter's time: the first, and the one after the
 /// last. A replayed message had its first number in this range.

@@ -10,6 +10,7 @@ use super::candidates::*;
 use super::*;
 use crate::queue::Class;
 use crate::segment::{MessageType, PersonDigest};
+use crate::store::sqlite::recent::Known;
 
 fn empty() -> Connection {
     let connection = Connection::open_in_memory().unwrap();

@@ -16,7 +16,7 @@ use super::health::Next;
 use super::open::FileOptions;
 use super::options::SqliteOptions;
 use super::store::{LOOKUPS_MAX, SqliteStore};
-use super::{folder, log, open};
+use super::{folder, log, migrations, open};
 use crate::queue::suite::*;
 use crate::queue::*;
 use crate::simulation::simulation;

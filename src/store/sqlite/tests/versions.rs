@@ -8,13 +8,13 @@ use crate::config::{self, Flags};
 
 /// The next version adds a column and an index.
 const NEXT: &[&str] = &[
-    open::MIGRATIONS[0],
+    migrations::MIGRATIONS[0],
     "ALTER TABLE leases ADD COLUMN region TEXT; CREATE INDEX messages_kind ON messages (kind);",
 ];
 
 /// The next version rebuilds a table that others refer to.
 const REBUILT: &[&str] = &[
-    open::MIGRATIONS[0],
+    migrations::MIGRATIONS[0],
     "CREATE TABLE messages_new (seq INTEGER PRIMARY KEY NOT NULL, state INTEGER NOT NULL, message_id TEXT NOT NULL);
      INSERT INTO messages_new SELECT seq, state, message_id FROM messages;
      DROP TABLE messages;
@@ -70,7 +70,7 @@ async fn a_table_that_others_refer_to_is_rebuilt_and_foreign_keys_are_enforced_a
 
 #[tokio::test]
 async fn a_migration_after_which_rows_refer_to_nothing_changes_nothing() {
-    const CARELESS: &[&str] = &[open::MIGRATIONS[0], "DELETE FROM messages;"];
+    const CARELESS: &[&str] = &[migrations::MIGRATIONS[0], "DELETE FROM messages;"];
     let (store, folder) = fresh().await;
     let seq = put(&store, message("a")).await;
     let lease = store.lease(ask("a", at(0))).await.unwrap().unwrap();
@@ -90,20 +90,20 @@ async fn each_version_says_how_the_schema_is_and_changes_nothing() {
     let state = |migrations| open::schema(&SqliteOptions { migrations, ..options(&folder) });
     let version = open::SCHEMA_VERSION;
     let current = version + 1;
-    assert_eq!(state(open::MIGRATIONS).unwrap(), Schema::Current { version });
+    assert_eq!(state(migrations::MIGRATIONS).unwrap(), Schema::Current { version });
     assert_eq!(state(NEXT).unwrap(), Schema::Older { version, current });
-    assert_eq!(state(open::MIGRATIONS).unwrap(), Schema::Current { version });
+    assert_eq!(state(migrations::MIGRATIONS).unwrap(), Schema::Current { version });
     store.close().await;
     drop(open_as(&folder, NEXT).unwrap());
     assert_eq!(state(NEXT).unwrap(), Schema::Current { version: current });
-    assert!(matches!(state(open::MIGRATIONS).unwrap_err(), OpenError::Later { .. }));
+    assert!(matches!(state(migrations::MIGRATIONS).unwrap_err(), OpenError::Later { .. }));
 }
 
 #[tokio::test]
 async fn a_file_of_each_earlier_release_is_opened() {
-    for count in 1..=open::MIGRATIONS.len() {
+    for count in 1..=migrations::MIGRATIONS.len() {
         let folder = TempDir::new().unwrap();
-        drop(open_as(&folder, &open::MIGRATIONS[..count]).unwrap());
+        drop(open_as(&folder, &migrations::MIGRATIONS[..count]).unwrap());
         let store = SqliteStore::open(options(&folder)).await.unwrap();
         put(&store, message("a")).await;
         assert_eq!(heads(&store).await.len(), 1, "{count}");

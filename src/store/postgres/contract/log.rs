@@ -1,14 +1,16 @@
-//! Looks up messages and their deliveries.
+//! What people look up.
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::{PostgresStore, Time, conflicts, contents, list, records, replicas, schema, startup};
 use crate::queue::{
     Contents, EventName, FailureGroups, Filter, IdentityConflict, Log, MessageRecord, Page,
     Replicas, RequestContents, RequestId, Seq, Tally, TallyStep, Unavailable,
 };
 use crate::segment::{Digests, MessageHash};
+use crate::store::postgres::options::Time;
+use crate::store::postgres::store::PostgresStore;
+use crate::store::postgres::{conflicts, contents, list, records, replicas, schema, startup};
 
 #[async_trait]
 impl Log for PostgresStore {

@@ -186,7 +186,7 @@ fn cases_that_depend_on_settings_are_all_known() {
         // Refused when the configuration is loaded: see configuration.rs.
         "settings: no key",
         "settings: key is an object",
-        // `check` and the probe of a paused destination: see checking.rs and outcomes.rs.
+        // `check` and the probe of a paused destination: see checking.rs and outcomes/paused.rs.
         "check of the key",
         "check of the key, refused",
     ];

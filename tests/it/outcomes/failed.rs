@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{after_first, attempts, is_tried, outcome};
+use super::{after_first, attempts, is_paused, is_tried, outcome};
 use crate::support::{Reply, ScriptedLoops, Seen, Setup, identify, track};
 
 #[tokio::test]

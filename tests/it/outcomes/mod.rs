@@ -7,7 +7,7 @@ mod retried;
 
 use serde_json::{Value, json};
 
-use crate::support::{Reply, ScriptedLoops, Seen, Setup};
+use crate::support::{Reply, ScriptedLoops, Seen, Service, Setup};
 
 /// Sends one message to a Loops that responds with `first`, and accepts everything after that. Returns the message in
 /// its final state, and the requests that Loops received.
@@ -46,4 +46,11 @@ fn attempts(message: &Value) -> Vec<(u64, String)> {
 
 fn is_tried(message: &Value) -> bool {
     message["deliveries"][0]["request"]["attempts"][0].is_object()
+}
+
+/// Whether delivery is paused, by the metrics.
+async fn is_paused(service: &Service) -> bool {
+    let metrics = service.admin("/metrics").await.body;
+    let paused = "segment_loops_destination_paused{destination=\"default\"} 1";
+    metrics.as_str().unwrap().contains(paused)
 }

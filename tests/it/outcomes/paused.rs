@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{after_first, attempts, is_tried};
-use crate::support::{Reply, ScriptedLoops, Seen, Service, Setup, identify, track};
+use super::{after_first, attempts, is_paused, is_tried};
+use crate::support::{Reply, ScriptedLoops, Seen, Setup, identify, track};
 
 #[tokio::test]
 async fn a_key_is_right_only_if_loops_says_so() {
@@ -74,13 +74,6 @@ async fn a_host_that_is_not_there_or_not_loops_is_named_in_the_log_with_what_to_
         error.contains("does not come from Loops") && error.contains(&loops.base_url),
         "{line}"
     );
-}
-
-/// Whether delivery is paused, by the metrics.
-async fn is_paused(service: &Service) -> bool {
-    let metrics = service.admin("/metrics").await.body;
-    let paused = "segment_loops_destination_paused{destination=\"default\"} 1";
-    metrics.as_str().unwrap().contains(paused)
 }
 
 #[tokio::test]

@@ -257,7 +257,13 @@ fn circles_are_found() {
             file("a/d.rs", "use super::*; fn f() { c::g(); }"),
         ])
     };
-    for straight in ["", "use crate::x::B;", "#[cfg(test)] mod tests { use super::super::B; }"] {
+    for straight in [
+        "",
+        "use crate::x::B;",
+        "#[cfg(test)] mod tests { use super::super::B; }",
+        "macro_rules! m { () => { pub(super) const D: () = ::d::g!(); } }",
+        "mod d; fn f() { ::d::g(); }",
+    ] {
         assert!(with(straight).circles("a").is_empty(), "{straight}");
     }
     // A name that the module re-exports belongs to the file that defines it.

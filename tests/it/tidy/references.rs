@@ -109,6 +109,12 @@ impl Walk {
         self.found.push(Reference { path, is_ours, kind, alias });
     }
 
+    /// Notes a path that begins with the name of another crate.
+    fn note_crate(&mut self, path: Vec<String>, kind: Kind) {
+        let kind = if self.is_test { Kind::Test } else { kind };
+        self.found.push(Reference { path, is_ours: false, kind, alias: None });
+    }
+
     fn tree(&mut self, tree: &UseTree, before: &[String], kind: Kind) {
         let with = |name: &syn::Ident| {
             let mut names = before.to_vec();
@@ -150,7 +156,17 @@ impl Walk {
         while at < tokens.len() {
             let mut names = before.to_vec();
             let mut group = None;
+            // `::a` is the crate `a`, even beside a module of that name.
+            let is_crate = at >= 2 && is_colon(at - 1) && is_colon(at - 2);
             match &tokens[at] {
+                // `pub(super)` is no reference.
+                TokenTree::Ident(first)
+                    if first == "pub"
+                        && matches!(tokens.get(at + 1), Some(TokenTree::Group(_))) =>
+                {
+                    at += 2;
+                    continue;
+                }
                 TokenTree::Ident(first) => {
                     names.push(first.to_string());
                     at += 1;
@@ -186,6 +202,7 @@ impl Walk {
                     let inner: Vec<TokenTree> = group.into_iter().collect();
                     self.token_paths(&inner, &names);
                 }
+                None if is_crate => self.note_crate(names, Kind::Code),
                 None => self.note(&names, None, Kind::Code),
             }
         }
@@ -256,7 +273,10 @@ impl<'ast> Visit<'ast> for Walk {
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let names: Vec<String> =
             path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        self.note(&names, None, Kind::Code);
+        match path.leading_colon {
+            Some(_) => self.note_crate(names, Kind::Code),
+            None => self.note(&names, None, Kind::Code),
+        }
         visit::visit_path(self, path);
     }
 

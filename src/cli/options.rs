@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::error::CliError;
 use crate::config::{Flags, LogFormat};
-use crate::console::time_or_ago;
+use crate::console::TimeOrAgo;
 
 /// The heading of the options that choose the configuration.
 const CONFIGURATION: &str = "Configuration";
@@ -125,7 +125,7 @@ pub(super) fn size(number: u64) -> usize {
 
 /// Returns the moment that an option names: a time, a day, or how long ago.
 pub(super) fn moment(option: &str, text: &str, now: Timestamp) -> Result<Timestamp, CliError> {
-    time_or_ago(text, now).ok_or_else(|| {
+    TimeOrAgo::parse(text).map(|time| time.at(now)).ok_or_else(|| {
         CliError::Usage(format!(
             "{option} must be a time such as 2026-11-01T12:00:00Z, a day such as 2026-11-01 (UTC), or how long ago, such as 90m, 12h or 7d"
         ))

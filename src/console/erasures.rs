@@ -42,13 +42,25 @@ pub struct Erasure {
 }
 
 /// The state of an erasure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErasureState {
     /// It has not ended. Unless Loops has deleted the contact, nothing was erased.
     Open,
     /// It has ended.
     Erased,
+}
+
+impl ErasureState {
+    /// All values.
+    pub(super) const ALL: [ErasureState; 2] = [ErasureState::Open, ErasureState::Erased];
+
+    /// Returns the state as receipts have it.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            ErasureState::Open => "open",
+            ErasureState::Erased => "erased",
+        }
+    }
 }
 
 /// Loops' response to a deletion.

@@ -3,28 +3,15 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::query::{Parameters, bad_query};
 use super::state::{AdminState, store_fault};
+use super::values::TimeOrAgo;
 use crate::http::error::ApiError;
 use crate::queue::{FailureReason, Filter, MessageState, Tally, TallyStep};
 use crate::segment::{Digests, MessageType, PersonDigest, PersonIdKind};
-
-/// The names of the parameters of the API.
-pub(super) const NAMES: [&str; 11] = [
-    "userId",
-    "anonymousId",
-    "email",
-    "reason",
-    "destination",
-    "source",
-    "type",
-    "event",
-    "subscription",
-    "from",
-    "to",
-];
 
 /// The names of the parameters of pages. Digests stand for people there, because the URL of a page ends up in logs,
 /// histories and bookmarks.
@@ -48,41 +35,44 @@ pub(super) const PERSONS_MAX: usize = 8;
 const NAMES_SHOWN_MAX: usize = 20;
 
 /// The parameters. All that are given must hold.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query, rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes the query")]
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
 pub(super) struct FilterQuery {
+    // Only pages have it: see `PAGE_NAMES`.
+    #[param(ignore)]
+    pub(super) person: Option<String>,
     /// A user id; also finds an anonymous id or an e-mail address.
     #[param(example = "user_1", min_length = 1)]
-    user_id: Option<String>,
+    pub(super) user_id: Option<String>,
     /// An anonymous id.
     #[param(min_length = 1)]
-    anonymous_id: Option<String>,
+    pub(super) anonymous_id: Option<String>,
     /// An e-mail address; upper and lower case are the same.
     #[param(min_length = 1)]
-    email: Option<String>,
+    pub(super) email: Option<String>,
     /// Why one of the deliveries failed: `refused`, `expired`, `invalid`, `placeholder_id`, `discarded` or `unreadable`.
-    #[param(example = "refused")]
-    reason: Option<String>,
+    #[param(value_type = Option<String>, example = "refused")]
+    pub(super) reason: Option<FailureReason>,
     /// Name of the destination.
     #[param(example = "default")]
-    destination: Option<String>,
+    pub(super) destination: Option<String>,
     /// Name of the source.
     #[param(example = "default")]
-    source: Option<String>,
+    pub(super) source: Option<String>,
     /// The kind of Segment call.
-    r#type: Option<MessageType>,
+    pub(super) r#type: Option<MessageType>,
     /// Name of the event of a track.
     #[param(min_length = 1)]
-    event: Option<String>,
+    pub(super) event: Option<String>,
     /// Name of a subscription that took the message. With `reason`: whose delivery failed for that reason.
-    subscription: Option<String>,
+    pub(super) subscription: Option<String>,
     /// Accepted at this time or later: a time, a day in UTC, or how long ago (`90m`, `12h`, `7d`).
-    #[param(example = "2026-01-02")]
-    from: Option<String>,
+    #[param(value_type = Option<String>, example = "2026-01-02")]
+    pub(super) from: Option<TimeOrAgo>,
     /// Accepted before this time, written in the same way.
-    #[param(example = "2026-01-03")]
-    to: Option<String>,
+    #[param(value_type = Option<String>, example = "2026-01-03")]
+    pub(super) to: Option<TimeOrAgo>,
 }
 
 /// The outcome of the messages in a list.
@@ -125,53 +115,73 @@ impl ListedState {
     }
 }
 
-/// Reads the filter from the parameters of a request, and checks its names.
-pub(super) async fn filter(given: &Parameters, state: &AdminState) -> Result<Filter, ApiError> {
-    let filter = read(given, &state.log.digests(), state.clock.now())?;
-    check_names(&filter, state).await?;
-    Ok(filter)
+/// The state of the messages that a page lists.
+#[derive(Debug, Deserialize)]
+struct StateQuery {
+    state: Option<ListedState>,
 }
 
-fn read(given: &Parameters, digests: &Digests, now: Timestamp) -> Result<Filter, ApiError> {
-    let persons = match given.get("person") {
-        Some(person) => parse_persons(person).ok_or_else(|| {
-            bad_query("`person` must be a digest, as in the links of the console's search")
-        })?,
-        None => persons(given, digests)?,
-    };
-    let owned = |text: Option<&str>| text.map(str::to_owned);
-    let state = given.word("state", &ListedState::ALL, ListedState::as_str)?;
-    let filter = Filter {
-        persons,
-        state: state.map(ListedState::state),
-        is_held: state == Some(ListedState::Held),
-        reason: given.word("reason", &FailureReason::ALL, FailureReason::as_str)?,
-        destination: owned(given.text("destination")?),
-        source: owned(given.text("source")?),
-        kind: given.word("type", &MessageType::ALL, MessageType::as_str)?,
-        event: owned(given.text("event")?),
-        subscription: owned(given.text("subscription")?),
-        from: given.time("from", now)?,
-        to: given.time("to", now)?,
-    };
-    match contradiction(&filter) {
-        Some(contradiction) => Err(bad_query(contradiction)),
-        None => Ok(filter),
+/// Reads the filter from the parameters of a page, and checks its names.
+pub(super) async fn of_page(given: &Parameters, state: &AdminState) -> Result<Filter, ApiError> {
+    let StateQuery { state: listed } = given.read()?;
+    given.read::<FilterQuery>()?.filter(listed, state).await
+}
+
+impl FilterQuery {
+    /// Makes the filter for messages in this state, and checks its names.
+    pub(super) async fn filter(
+        self,
+        listed: Option<ListedState>,
+        state: &AdminState,
+    ) -> Result<Filter, ApiError> {
+        let filter = self.unchecked(listed, &state.log.digests(), state.clock.now())?;
+        check_names(&filter, state).await?;
+        Ok(filter)
     }
-}
 
-/// Returns the digests of the person that one of the ids names.
-fn persons(given: &Parameters, digests: &Digests) -> Result<Vec<PersonDigest>, ApiError> {
-    Ok(match [given.text("userId")?, given.text("anonymousId")?, given.text("email")?] {
-        [None, None, None] => Vec::new(),
-        [Some(id), None, None] => digests.any_person(id),
-        [None, Some(id), None] => vec![digests.person(PersonIdKind::Anonymous, id)],
-        // No address contains a space: it was a plus sign that was not encoded.
-        [None, None, Some(email)] => {
-            vec![digests.person(PersonIdKind::Email, &email.trim().replace(' ', "+"))]
+    fn unchecked(
+        self,
+        listed: Option<ListedState>,
+        digests: &Digests,
+        now: Timestamp,
+    ) -> Result<Filter, ApiError> {
+        let filter = Filter {
+            persons: self.persons(digests)?,
+            state: listed.map(ListedState::state),
+            is_held: listed == Some(ListedState::Held),
+            reason: self.reason,
+            destination: self.destination,
+            source: self.source,
+            kind: self.r#type,
+            event: self.event,
+            subscription: self.subscription,
+            from: self.from.map(|from| from.at(now)),
+            to: self.to.map(|to| to.at(now)),
+        };
+        match contradiction(&filter) {
+            Some(contradiction) => Err(bad_query(contradiction)),
+            None => Ok(filter),
         }
-        _ => return Err(bad_query("give only one of `userId`, `anonymousId` and `email`")),
-    })
+    }
+
+    /// Returns the digests of the person.
+    fn persons(&self, digests: &Digests) -> Result<Vec<PersonDigest>, ApiError> {
+        if let Some(person) = &self.person {
+            return parse_persons(person).ok_or_else(|| {
+                bad_query("`person` must be a digest, as in the links of the console's search")
+            });
+        }
+        Ok(match (&self.user_id, &self.anonymous_id, &self.email) {
+            (None, None, None) => Vec::new(),
+            (Some(id), None, None) => digests.any_person(id),
+            (None, Some(id), None) => vec![digests.person(PersonIdKind::Anonymous, id)],
+            // No address contains a space: it was a plus sign that was not encoded.
+            (None, None, Some(email)) => {
+                vec![digests.person(PersonIdKind::Email, &email.trim().replace(' ', "+"))]
+            }
+            _ => return Err(bad_query("give only one of `userId`, `anonymousId` and `email`")),
+        })
+    }
 }
 
 /// Writes digests of persons as the value of the parameter `person`.
@@ -268,13 +278,27 @@ fn shown(names: &BTreeSet<String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::query::Query;
     use axum::http::StatusCode;
 
+    #[derive(Deserialize, IntoParams)]
+    struct Listed {
+        state: Option<ListedState>,
+    }
+
     fn parse(query: &str) -> Result<Filter, ApiError> {
-        let names = [&NAMES[..], &["state"]].concat();
         let uri = format!("/api/messages{query}").parse().unwrap();
         let now = "2026-11-01T12:00:00Z".parse().unwrap();
-        read(&Parameters::of(&uri, &names)?, &Digests::new(&[0; 32]), now)
+        let Query(query, Listed { state }) = Query::<FilterQuery, Listed>::of(&uri)?;
+        query.unchecked(state, &Digests::new(&[0; 32]), now)
+    }
+
+    #[test]
+    fn the_description_of_reason_lists_all_reasons() {
+        let described = FilterQuery::into_params(|| None);
+        let reason = described.iter().find(|one| one.name == "reason").unwrap();
+        let listed = reason.description.as_deref().unwrap().split('`').skip(1).step_by(2);
+        assert!(listed.eq(FailureReason::ALL.map(FailureReason::as_str)));
     }
 
     #[test]
@@ -347,6 +371,7 @@ mod tests {
             ("?from=1h&to=1h", "`from` must be before `to`"),
             ("?from=2026-11-02&to=2026-11-01", "`from` must be before `to`"),
             ("?user=grace", "allowed are userId, anonymousId, email"),
+            ("?person=grace", "allowed are userId, anonymousId, email"),
             ("?grace@example.com", "allowed are userId"),
             ("?event=grace&event=grace", "`event` is given more than once"),
         ] {

@@ -10,6 +10,7 @@
 //! * `tokens`: who may do what. `auth` and `session` are layers around all routes, so that no handler can forget to
 //!   check.
 //! * `api`: the handlers of the API. They ask the queue and know no SQL.
+//! * `query`: one struct describes and reads the query of an operation; `values` and `words` are its values.
 //! * `reload`: loads the configuration again, for the API and the pages.
 //! * `status` and `diagnosis`: the present state of the service, for both.
 //! * `numbers` and `reasons`: how sentences write numbers, times and reasons.
@@ -39,17 +40,18 @@ mod state;
 mod status;
 mod tails;
 mod tokens;
+mod values;
 mod verdict;
 pub mod view;
 mod words;
 
 pub use asker::{AskError, Asker, ContactKey, Events, Held};
 pub use changed::Changed;
-pub(crate) use query::time_or_ago;
 pub use state::{AdminState, Planners, Reload, Setting};
 pub use status::Depths;
 pub use tails::Tails;
 pub use tokens::Tokens;
+pub(crate) use values::TimeOrAgo;
 
 use std::sync::Arc;
 

@@ -1,11 +1,52 @@
 //! Reads the query of a request, with errors that name the parameter.
+//!
+//! For an operation of the API, one struct says which parameters there are: its fields are read by [`Query`], and
+//! described by `IntoParams`. Pages, which write their parameters into further links, keep [`Parameters`].
 
-use axum::extract::Query;
+use axum::extract::FromRequestParts;
 use axum::http::Uri;
-use jiff::{SignedDuration, Timestamp};
+use axum::http::request::Parts;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+use utoipa::IntoParams;
 
 use crate::http::error::ApiError;
-use crate::queue::parse_time;
+
+/// The query of a request: the parameters of one struct, or of two. (`serde(flatten)` would lose the name of a wrong
+/// parameter.) Each has a known name, is given once, and is not empty.
+pub(super) struct Query<A, B = NoParameters>(pub(super) A, pub(super) B);
+
+/// No parameters.
+#[derive(Debug, Deserialize, IntoParams)]
+pub(super) struct NoParameters {}
+
+impl<A, B> Query<A, B>
+where
+    A: DeserializeOwned + IntoParams,
+    B: DeserializeOwned + IntoParams,
+{
+    /// Reads the query of a URI.
+    pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
+        let described = [A::into_params(|| None), B::into_params(|| None)].concat();
+        let known: Vec<&str> = described.iter().map(|one| one.name.as_str()).collect();
+        let given = Parameters::of(uri, &known)?;
+        Ok(Self(given.read()?, given.read()?))
+    }
+}
+
+impl<A, B, S> FromRequestParts<S> for Query<A, B>
+where
+    A: DeserializeOwned + IntoParams,
+    B: DeserializeOwned + IntoParams,
+    S: Sync,
+{
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        Self::of(&parts.uri)
+    }
+}
 
 /// The parameters of a query. Each has a known name, and is given once.
 pub(super) struct Parameters(Vec<(String, String)>);
@@ -13,7 +54,8 @@ pub(super) struct Parameters(Vec<(String, String)>);
 impl Parameters {
     /// Reads the query of a request, whose parameters must be among `known`.
     pub(super) fn of(uri: &Uri, known: &[&str]) -> Result<Self, ApiError> {
-        let Ok(Query(mut given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
+        let given = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+        let Ok(axum::extract::Query(mut given)) = given else {
             return Err(bad_query("the query is not written as name=value&name=value"));
         };
         if given.iter().any(|(name, _)| !known.contains(&name.as_str())) {
@@ -70,65 +112,20 @@ impl Parameters {
         self.0.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
     }
 
-    /// Returns the value of a parameter that must not be empty.
-    pub(super) fn text(&self, name: &str) -> Result<Option<&str>, ApiError> {
-        match self.get(name) {
-            Some(text) if text.trim().is_empty() => {
-                Err(bad_query(format!("`{name}` is empty: give it a value, or leave it out")))
+    /// Reads a struct whose fields are parameters, and ignores other parameters. None of them may be empty.
+    pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        let mut fields = Map::new();
+        for (name, value) in self.pairs() {
+            if value.trim().is_empty() {
+                let message = format!("`{name}` is empty: give it a value, or leave it out");
+                return Err(bad_query(message));
             }
-            text => Ok(text),
+            fields.entry(name).or_insert_with(|| Value::from(value));
         }
+        // The errors of the values say what is allowed, and do not repeat what is given.
+        serde_path_to_error::deserialize(Value::Object(fields))
+            .map_err(|error| bad_query(format!("`{}` {}", error.path(), error.inner())))
     }
-
-    /// Returns the value of a parameter that takes one of a few words.
-    pub(super) fn word<T: Copy>(
-        &self,
-        name: &str,
-        all: &[T],
-        as_str: fn(T) -> &'static str,
-    ) -> Result<Option<T>, ApiError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        match all.iter().find(|word| as_str(**word) == text) {
-            Some(word) => Ok(Some(*word)),
-            None => {
-                let words: Vec<&str> = all.iter().map(|word| as_str(*word)).collect();
-                Err(bad_query(format!("`{name}` must be one of {}", words.join(", "))))
-            }
-        }
-    }
-
-    /// Returns the value of a parameter that is a time: RFC 3339, a day, or how long ago.
-    pub(super) fn time(&self, name: &str, now: Timestamp) -> Result<Option<Timestamp>, ApiError> {
-        let Some(text) = self.get(name) else { return Ok(None) };
-        match time_or_ago(text, now) {
-            Some(time) => Ok(Some(time)),
-            None => Err(bad_query(format!(
-                "`{name}` must be a time such as 2026-11-01T12:00:00Z, a day such as 2026-11-01 (UTC), or how long ago, such as 90m, 12h or 7d"
-            ))),
-        }
-    }
-}
-
-/// Reads a time, a day, or how long ago something was.
-pub(crate) fn time_or_ago(text: &str, now: Timestamp) -> Option<Timestamp> {
-    parse_time(text).or_else(|| long_ago(text, now))
-}
-
-/// Reads how long ago something was: a whole number of seconds, minutes, hours, days or weeks.
-fn long_ago(text: &str, now: Timestamp) -> Option<Timestamp> {
-    let seconds = match text.chars().next_back()? {
-        's' => 1,
-        'm' => 60,
-        'h' => 60 * 60,
-        'd' => 24 * 60 * 60,
-        'w' => 7 * 24 * 60 * 60,
-        _ => return None,
-    };
-    // Every unit is one byte long. A sign is not a digit.
-    let digits = &text[..text.len() - 1];
-    let count: u32 =
-        digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse())?.ok()?;
-    now.checked_sub(SignedDuration::from_secs(i64::from(count) * seconds)).ok()
 }
 
 /// The error for a query that cannot be used.
@@ -139,24 +136,40 @@ pub(super) fn bad_query(message: impl Into<String>) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::console::values::{Before, Limit};
+
+    #[derive(Debug, Deserialize, IntoParams)]
+    struct Page {
+        #[serde(default)]
+        limit: Limit,
+        #[param(value_type = Option<i64>)]
+        before: Option<Before>,
+    }
+
+    #[derive(Debug, Deserialize, IntoParams)]
+    #[serde(rename_all = "camelCase")]
+    struct Words {
+        user_id: Option<String>,
+    }
 
     #[test]
-    fn a_time_may_be_written_as_how_long_ago() {
-        let now: Timestamp = "2026-11-01T12:00:00Z".parse().unwrap();
-        for (text, expected) in [
-            ("30s", "2026-11-01T11:59:30Z"),
-            ("90m", "2026-11-01T10:30:00Z"),
-            ("12h", "2026-11-01T00:00:00Z"),
-            ("7d", "2026-10-25T12:00:00Z"),
-            ("2w", "2026-10-18T12:00:00Z"),
-            ("0s", "2026-11-01T12:00:00Z"),
+    fn each_parameter_is_known_given_once_and_not_empty() {
+        let read = |query: &str| {
+            let uri: Uri = format!("/api/messages?{query}").parse().unwrap();
+            Query::<Words, Page>::of(&uri).map_err(|error| error.message)
+        };
+        let Ok(Query(words, page)) = read("before=7&userId=u+1&limit=2") else { panic!() };
+        assert_eq!(words.user_id.as_deref(), Some("u 1"));
+        assert_eq!((page.limit, page.before), (Limit(2), Some(Before(7))));
+        for (query, message) in [
+            ("user_id=grace", "a parameter is unknown: allowed are userId, limit, before"),
+            ("limit=1&grace=1", "a parameter is unknown: allowed are userId, limit, before"),
+            ("userId=grace&userId=grace", "`userId` is given more than once"),
+            ("userId=+", "`userId` is empty: give it a value, or leave it out"),
+            ("limit=", "`limit` is empty: give it a value, or leave it out"),
+            ("limit=grace", "`limit` must be a whole number from 1 to 500"),
         ] {
-            assert_eq!(long_ago(text, now), Some(expected.parse().unwrap()), "{text}");
-        }
-        for text in
-            ["", "h", "-1h", "+1h", "1.5h", "1 h", "1y", "1hh", "7é", "4294967296s", "4294967295w"]
-        {
-            assert_eq!(long_ago(text, now), None, "{text}");
+            assert_eq!(read(query).err().as_deref(), Some(message), "{query}");
         }
     }
 }

@@ -3,12 +3,14 @@
 
 use std::borrow::Cow;
 
-use serde::{Serialize, Serializer};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{ObjectBuilder, Schema, Type};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::diagnosis::DiagnosisCode;
+use super::erasures::ErasureState;
 use super::filter::ListedState;
 use super::verdict::VerdictKind;
 use crate::action::{ActionKind, UnmatchedReason};
@@ -60,6 +62,7 @@ words! {
     NotNeededReason or Unknown: "Why a delivery counts as delivered without a request. `unchanged`: Loops accepted all its values before. `stale`: Loops has newer values of all its properties.",
     AttemptOutcome or Unknown: "The result of an attempt.",
     AuditAction or Unknown: "What a person did. `reload`: the configuration was loaded again. `replay`: messages were replayed. `show_contents`: the contents of messages, or the ids of a person, were shown. `ask_loops`: Loops was asked what it holds, and the answer was shown. `erase`: the deletion of a person was requested. `create_property`: the program asked Loops to create a contact property, as `unknown_properties` lets it. `release_contacts`: more contacts may be created today. `discard_held`: messages that were held were ended.",
+    ErasureState: "The state of an erasure.",
     OriginKind: "What an event that Loops reported belongs to.",
     DiagnosisCode: "The state of the service, worst first.",
     Change: "What a changed subscription means for a message. `same`: nothing changes. `changed`: the request changes. `newly_taken`: the trigger did not take the message before. `no_longer_taken`: the trigger no longer takes it. `error`: the delivery would fail, and did not before. `warning`: the request stays the same, with a new warning.",
@@ -67,3 +70,20 @@ words! {
     TallyStep: "The length of an interval.",
     Stage: "What is counted. Whole messages: `received`, `replayed` (made pending again), `unmatched`, `delivered`, `shadowed` (not sent in shadow mode), `failed`. Deliveries: `delivery_delivered`, `delivery_shadowed`, `delivery_failed`, `delivery_warned` (planned with a warning). Requests: `request` (sent), `request_saved` (not needed: `merged`, `unchanged`; `unchanged_would` was sent although not needed). Contacts: `new_contact` (not known before Loops accepted a request for it; without a source).",
 }
+
+/// Reads sets from what people write. The error says what is allowed, and does not repeat what is given.
+macro_rules! read_words {
+    ($($set:ident),+ $(,)?) => {$(
+        impl<'de> Deserialize<'de> for $set {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = String::deserialize(deserializer)?;
+                $set::ALL.into_iter().find(|word| word.as_str() == text).ok_or_else(|| {
+                    let words = $set::ALL.map($set::as_str).join(", ");
+                    D::Error::custom(format!("must be one of {words}"))
+                })
+            }
+        }
+    )+};
+}
+
+read_words! { ErasureState, FailureReason, ListedState, MessageType, TallyStep }

@@ -83,6 +83,30 @@ async fn nothing_below_api_answers_without_the_admin_token() {
     assert!(operations >= 5, "{operations}");
 }
 
+#[tokio::test]
+async fn the_api_takes_the_parameters_that_are_described_and_no_others() {
+    let service = service();
+    let document: Value = serde_json::from_str(CHECKED_IN).unwrap();
+    let mut operations = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let described = operation["parameters"].as_array().into_iter().flatten();
+            let described = described.filter(|described| described["in"] == "query");
+            let names: Vec<&str> = described.filter_map(|one| one["name"].as_str()).collect();
+            if names.is_empty() || !path.starts_with("/api/") {
+                continue;
+            }
+            operations += 1;
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let request = service.request(method, &format!("{path}?unheard=1"));
+            let answer = Service::answer(request.bearer_auth(ADMIN_TOKEN)).await;
+            let message = format!("a parameter is unknown: allowed are {}", names.join(", "));
+            assert_eq!((answer.status, &answer.body["message"]), (400, &json!(message)), "{path}");
+        }
+    }
+    assert!(operations >= 8, "{operations}");
+}
+
 /// Asserts that a value has all the keys that its schema requires, and no others.
 fn assert_described(document: &Value, schema: &Value, value: &Value, place: &str) {
     if let Some(name) = schema["$ref"].as_str() {

@@ -2,27 +2,27 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors};
-use super::messages::{before, limit};
-use crate::console::query::Parameters;
+use crate::console::query::Query;
 use crate::console::state::{AdminState, store_fault};
+use crate::console::values::{Before, Limit};
 use crate::console::view::AuditList;
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::Seq;
 
 /// The query of `GET /api/audit`.
-#[derive(Debug, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query")]
-struct AuditQuery {
+pub(super) struct AuditQuery {
     /// The most entries to return.
-    #[param(required = false, minimum = 1, maximum = 500, default = 50)]
-    limit: u32,
+    #[serde(default)]
+    #[param(inline)]
+    limit: Limit,
     /// `next` of the previous page, to get the page after it.
-    before: Option<i64>,
+    #[param(value_type = Option<i64>)]
+    before: Option<Before>,
 }
 
 /// What people changed or looked at, newest first.
@@ -44,10 +44,9 @@ struct AuditQuery {
 )]
 pub(super) async fn audit(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(AuditQuery { limit: Limit(limit), before }, ..): Query<AuditQuery>,
 ) -> Result<Json<AuditList>, ApiError> {
-    let given = Parameters::of(&uri, &["limit", "before"])?;
-    let (limit, before) = (limit(&given)?, before(&given)?.map(|Seq(before)| before));
+    let before = before.map(|Before(before)| before);
     let found = state.audit.audit_list(before, limit).await.map_err(store_fault)?;
     Ok(Json(AuditList::new(found, limit)))
 }

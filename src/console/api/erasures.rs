@@ -2,7 +2,7 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::StatusCode;
 use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -10,15 +10,15 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::body::{self, Body};
 use super::errors::{AdminErrors, StoreErrors};
-use super::messages::{before, limit};
 use crate::console::audit::{self, Actor};
-use crate::console::erasures::{self, Erasure, Erasures};
+use crate::console::erasures::{self, Erasure, ErasureState, Erasures};
 use crate::console::filter::write_persons;
-use crate::console::query::{Parameters, bad_query};
+use crate::console::query::{Query, bad_query};
 use crate::console::state::{AdminState, store_fault};
+use crate::console::values::{Before, Limit};
 use crate::destination::is_email;
 use crate::http::error::{ApiError, ErrorBody};
-use crate::queue::{self, AcceptError, AuditAction, ReceiptFilter, Seq, Unavailable};
+use crate::queue::{self, AcceptError, AuditAction, ReceiptFilter, Unavailable};
 use crate::segment::{PersonDigest, PersonIdKind};
 
 /// The person to erase: exactly one of `userId` and `email`.
@@ -38,20 +38,21 @@ struct Asked {
 }
 
 /// The query of `GET /api/erasures`.
-#[derive(Debug, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query")]
-struct ErasuresQuery {
+pub(super) struct ErasuresQuery {
     /// Name of the destination.
     #[param(example = "default")]
     destination: Option<String>,
-    /// `open` or `erased`.
-    state: Option<String>,
+    /// The state of the erasure.
+    state: Option<ErasureState>,
     /// The most receipts to return.
-    #[param(required = false, minimum = 1, maximum = 500, default = 50)]
-    limit: u32,
+    #[serde(default)]
+    #[param(inline)]
+    limit: Limit,
     /// `next` of the previous page, to get the page after it.
-    before: Option<i64>,
+    #[param(value_type = Option<i64>)]
+    before: Option<Before>,
 }
 
 /// Erases a person, and returns the receipt.
@@ -139,18 +140,14 @@ pub(super) async fn erase(
 )]
 pub(super) async fn list(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(query, ..): Query<ErasuresQuery>,
 ) -> Result<Json<Erasures>, ApiError> {
-    let given = Parameters::of(&uri, &["destination", "state", "limit", "before"])?;
-    let is_open = match given.get("state") {
-        None => None,
-        Some("open") => Some(true),
-        Some("erased") => Some(false),
-        Some(_) => return Err(bad_query("`state` must be `open` or `erased`")),
+    let Limit(limit) = query.limit;
+    let filter = ReceiptFilter {
+        destination: query.destination,
+        is_open: query.state.map(|state| state == ErasureState::Open),
+        before: query.before.map(|Before(before)| before),
     };
-    let (limit, before) = (limit(&given)?, before(&given)?.map(|Seq(before)| before));
-    let destination = given.get("destination").map(str::to_owned);
-    let filter = ReceiptFilter { destination, is_open, before };
     let found = state.receipts.receipts(&filter, limit).await.map_err(store_fault)?;
     if found.is_empty() {
         check_destination(&state, filter.destination).await?;

@@ -2,22 +2,21 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::filter;
-use crate::console::query::Parameters;
+use crate::console::filter::FilterQuery;
+use crate::console::query::Query;
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::EventNames;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::Filter;
 
 /// The query of `GET /api/event-names`.
-#[derive(Debug, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query")]
-struct EventNamesQuery {
+pub(super) struct EventNamesQuery {
     /// Name of the source; all sources by default.
     #[param(example = "default")]
     source: Option<String>,
@@ -40,10 +39,10 @@ struct EventNamesQuery {
 )]
 pub(super) async fn event_names(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(EventNamesQuery { source }, ..): Query<EventNamesQuery>,
 ) -> Result<Json<EventNames>, ApiError> {
-    let given = Parameters::of(&uri, &["source"])?;
-    let Filter { source, .. } = filter::filter(&given, &state).await?;
+    let asked = FilterQuery { source, ..FilterQuery::default() };
+    let Filter { source, .. } = asked.filter(None, &state).await?;
     let names = state.log.event_names(source.as_deref()).await.map_err(store_fault)?;
     Ok(Json(names.into()))
 }

@@ -2,11 +2,10 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
 
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::filter::{self, FilterQuery};
-use crate::console::query::Parameters;
+use crate::console::filter::FilterQuery;
+use crate::console::query::Query;
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::Failures;
 use crate::http::error::{ApiError, ErrorBody};
@@ -30,10 +29,9 @@ use crate::http::error::{ApiError, ErrorBody};
 )]
 pub(super) async fn failures(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(query, ..): Query<FilterQuery>,
 ) -> Result<Json<Failures>, ApiError> {
-    let given = Parameters::of(&uri, &filter::NAMES)?;
-    let filter = filter::filter(&given, &state).await?;
+    let filter = query.filter(None, &state).await?;
     let found = state.log.failures(&filter).await.map_err(store_fault)?;
     Ok(Json(found.into()))
 }

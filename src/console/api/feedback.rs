@@ -2,22 +2,22 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors};
-use super::messages::{LIMIT_MAX, limit};
-use crate::console::filter;
-use crate::console::query::{Parameters, bad_query};
+use crate::console::filter::FilterQuery;
+use crate::console::query::{Query, bad_query};
 use crate::console::state::{AdminState, store_fault};
+use crate::console::values::Limit;
 use crate::console::view::Feedback;
 use crate::http::error::{ApiError, ErrorBody};
 
 /// The query of `GET /api/feedback`.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query, rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes the query")]
-struct FeedbackQuery {
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct FeedbackQuery {
     /// A user id; also finds an e-mail address.
     #[param(example = "user_1", min_length = 1)]
     user_id: Option<String>,
@@ -28,8 +28,9 @@ struct FeedbackQuery {
     #[param(example = "default")]
     destination: Option<String>,
     /// The most events to return.
-    #[param(required = false, minimum = 1, maximum = 500, default = 50)]
-    limit: u32,
+    #[serde(default)]
+    #[param(inline)]
+    limit: Limit,
 }
 
 /// The latest events that Loops reported about a person or for a destination, newest first.
@@ -51,16 +52,16 @@ struct FeedbackQuery {
 )]
 pub(super) async fn feedback(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(query, ..): Query<FeedbackQuery>,
 ) -> Result<Json<Feedback>, ApiError> {
-    let given = Parameters::of(&uri, &["userId", "email", "destination", "limit"])?;
-    let limit = limit(&given)?;
-    let filter = filter::filter(&given, &state).await?;
+    let FeedbackQuery { user_id, email, destination, limit: Limit(limit) } = query;
+    let asked = FilterQuery { user_id, email, destination, ..FilterQuery::default() };
+    let filter = asked.filter(None, &state).await?;
     let found = match (filter.persons.as_slice(), &filter.destination) {
         ([], None) => return Err(bad_query("give `userId`, `email` or `destination`")),
         ([], Some(destination)) => state.feedback.by_destination(destination, limit).await,
         (persons, None) => state.feedback.by_person(persons, limit).await,
-        (persons, Some(_)) => state.feedback.by_person(persons, LIMIT_MAX).await,
+        (persons, Some(_)) => state.feedback.by_person(persons, Limit::MAX.0).await,
     };
     let mut found = found.map_err(store_fault)?;
     if let Some(destination) = &filter.destination {

@@ -3,21 +3,19 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
-use axum::http::{StatusCode, Uri};
+use axum::http::StatusCode;
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::filter::{self, FilterQuery, ListedState};
+use crate::console::filter::{FilterQuery, ListedState};
 use crate::console::person;
-use crate::console::query::{Parameters, bad_query};
+use crate::console::query::{Query, bad_query};
 use crate::console::state::{AdminState, store_fault};
+use crate::console::values::{Before, Limit};
 use crate::console::view::{MessageReports, Messages};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::{MessageRecord, Seq};
-
-/// How many messages a response holds by default, and at most.
-const LIMIT_DEFAULT: u32 = 50;
-pub(super) const LIMIT_MAX: u32 = 500;
 
 /// The outcome of a message, with a verdict and what Loops reported.
 ///
@@ -63,10 +61,10 @@ async fn by_id(state: &AdminState, message_id: &str) -> Result<Vec<MessageRecord
 }
 
 /// The parameters of a list beside the filter.
-#[derive(Debug, IntoParams)]
-#[into_params(parameter_in = Query, rename_all = "camelCase")]
-#[expect(dead_code, reason = "describes the query")]
-struct ListQuery {
+#[derive(Debug, Default, PartialEq, Eq, Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase")]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListQuery {
     /// Segment's `messageId`. No other parameter may be given with it.
     #[param(min_length = 1)]
     message_id: Option<String>,
@@ -74,10 +72,11 @@ struct ListQuery {
     #[param(inline)]
     state: Option<ListedState>,
     /// The most messages to return.
-    #[param(required = false, minimum = 1, maximum = 500, default = 50)]
-    limit: u32,
+    #[param(inline)]
+    limit: Option<Limit>,
     /// `next` of the previous page, to get the page after it.
-    before: Option<i64>,
+    #[param(value_type = Option<i64>)]
+    before: Option<Before>,
 }
 
 /// The latest messages, or those that meet all conditions, newest first.
@@ -100,54 +99,18 @@ struct ListQuery {
 )]
 pub(super) async fn list(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(filter, list): Query<FilterQuery, ListQuery>,
 ) -> Result<Json<Messages>, ApiError> {
-    let names = [&filter::NAMES[..], &["messageId", "state", "limit", "before"]].concat();
-    let given = Parameters::of(&uri, &names)?;
-    if let Some(message_id) = given.text("messageId")? {
-        if given.len() > 1 {
+    if let Some(message_id) = &list.message_id {
+        let alone = ListQuery { message_id: Some(message_id.clone()), ..ListQuery::default() };
+        if filter != FilterQuery::default() || list != alone {
             return Err(bad_query("`messageId` stands alone: leave the other parameters out"));
         }
         return Ok(Json(by_id(&state, message_id).await?.into()));
     }
-    let (limit, before) = (limit(&given)?, before(&given)?);
-    let filter = filter::filter(&given, &state).await?;
+    let Limit(limit) = list.limit.unwrap_or_default();
+    let before = list.before.map(|Before(before)| Seq(before));
+    let filter = filter.filter(list.state, &state).await?;
     let page = state.log.list(&filter, before, limit).await.map_err(store_fault)?;
     Ok(Json(page.into()))
-}
-
-pub(super) fn limit(given: &Parameters) -> Result<u32, ApiError> {
-    let limit = match given.get("limit") {
-        None => Some(LIMIT_DEFAULT),
-        Some(limit) => limit.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)),
-    };
-    limit.ok_or_else(|| bad_query(format!("`limit` must be a whole number from 1 to {LIMIT_MAX}")))
-}
-
-pub(super) fn before(given: &Parameters) -> Result<Option<Seq>, ApiError> {
-    let before = given.get("before").map(|before| before.parse().map(Seq)).transpose();
-    before.map_err(|_| bad_query("`before` must be a whole number: `next` of the previous page"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn limit_and_before_are_whole_numbers_in_their_range() {
-        let parse = |query: &str| {
-            let uri = format!("/api/messages?{query}").parse().unwrap();
-            let given = Parameters::of(&uri, &["limit", "before"])?;
-            Ok::<_, ApiError>((limit(&given)?, before(&given)?.map(|before| before.0)))
-        };
-        assert_eq!(parse(""), Ok((50, None)));
-        assert_eq!(parse("limit=1&before=7"), Ok((1, Some(7))));
-        assert_eq!(parse("limit=500&before=-1"), Ok((500, Some(-1))));
-        for query in ["limit=0", "limit=501", "limit=1000000", "limit=", "limit=ten"] {
-            assert!(parse(query).unwrap_err().message.contains("`limit` must be"), "{query}");
-        }
-        for query in ["before=", "before=1.5", "before=9223372036854775808"] {
-            assert!(parse(query).unwrap_err().message.contains("`before` must be"), "{query}");
-        }
-    }
 }

@@ -2,14 +2,13 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::body::{self, Body};
 use super::errors::AdminErrors;
 use crate::console::preview::{Preview, message_of};
-use crate::console::query::Parameters;
+use crate::console::query::Query;
 use crate::console::state::AdminState;
 use crate::http::error::{ApiError, ErrorBody};
 use crate::http::openapi::Message;
@@ -18,8 +17,7 @@ use crate::segment::repair::read_message;
 /// The query of `POST /api/preview`.
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query")]
-struct PreviewQuery {
+pub(super) struct PreviewQuery {
     /// Name of the destination whose subscriptions to use; required if there are several.
     #[param(example = "default")]
     destination: Option<String>,
@@ -43,11 +41,10 @@ struct PreviewQuery {
 )]
 pub(super) async fn preview(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(PreviewQuery { destination }, ..): Query<PreviewQuery>,
     body: Body,
 ) -> Result<Json<Preview>, ApiError> {
-    let given = Parameters::of(&uri, &["destination"])?;
-    let planner = state.planner(given.get("destination")).ok_or_else(|| {
+    let planner = state.planner(destination.as_deref()).ok_or_else(|| {
         let names = state.destination_names();
         let message = format!("say which destination: `destination` must be one of {names}");
         ApiError::bad_request("which_destination", message)

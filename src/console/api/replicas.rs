@@ -2,10 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
 
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::query::Parameters;
+use crate::console::query::{NoParameters, Query};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::view::Replicas;
 use crate::http::error::{ApiError, ErrorBody};
@@ -26,9 +25,8 @@ use crate::http::error::{ApiError, ErrorBody};
 )]
 pub(super) async fn replicas(
     State(state): State<AdminState>,
-    uri: Uri,
+    _: Query<NoParameters>,
 ) -> Result<Json<Replicas>, ApiError> {
-    Parameters::of(&uri, &[])?;
     let found = state.log.replicas(state.clock.now()).await.map_err(store_fault)?;
     Ok(Json(Replicas::new(found, &state.process)))
 }

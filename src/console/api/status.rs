@@ -2,10 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
 
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::query::Parameters;
+use crate::console::query::{NoParameters, Query};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::status::{Status, read};
 use crate::http::error::{ApiError, ErrorBody};
@@ -29,8 +28,7 @@ use crate::http::error::{ApiError, ErrorBody};
 )]
 pub(super) async fn status(
     State(state): State<AdminState>,
-    uri: Uri,
+    _: Query<NoParameters>,
 ) -> Result<Json<Status>, ApiError> {
-    Parameters::of(&uri, &[])?;
     Ok(Json(read(&state).await.map_err(store_fault)?))
 }

@@ -2,31 +2,31 @@
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
 use jiff::{SignedDuration, Timestamp};
+use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::errors::{AdminErrors, StoreErrors};
-use crate::console::query::{Parameters, bad_query};
+use crate::console::query::{Query, bad_query};
 use crate::console::state::{AdminState, store_fault};
+use crate::console::values::TimeOrAgo;
 use crate::console::view::{Tallies, Tally};
 use crate::http::error::{ApiError, ErrorBody};
 use crate::queue::TallyStep;
 
 /// The query of `GET /api/tallies`.
-#[derive(Debug, IntoParams)]
+#[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "describes the query")]
-struct TalliesQuery {
+pub(super) struct TalliesQuery {
     /// The length of the intervals; by default `hour`.
     step: Option<TallyStep>,
     /// The first interval is the one that contains this time: a time, a day in UTC, or how long ago (`90m`,
     /// `12h`, `7d`). By default an hour ago for minutes, and a day ago for hours.
-    #[param(example = "2026-01-02")]
-    from: Option<String>,
+    #[param(value_type = Option<String>, example = "2026-01-02")]
+    from: Option<TimeOrAgo>,
     /// Only intervals that began before this time, written in the same way.
-    #[param(example = "2026-01-03")]
-    to: Option<String>,
+    #[param(value_type = Option<String>, example = "2026-01-03")]
+    to: Option<TimeOrAgo>,
 }
 
 /// Counts of messages and deliveries by minute or hour.
@@ -49,29 +49,30 @@ struct TalliesQuery {
 )]
 pub(super) async fn tallies(
     State(state): State<AdminState>,
-    uri: Uri,
+    Query(query, ..): Query<TalliesQuery>,
 ) -> Result<Json<Tallies>, ApiError> {
-    let given = Parameters::of(&uri, &["step", "from", "to"])?;
-    let (step, from, to) = read(&given, state.clock.now())?;
+    let (step, from, to) = query.range(state.clock.now())?;
     let tallies = state.log.tallies(step, from, to).await.map_err(store_fault)?;
     Ok(Json(Tallies { step, tallies: tallies.into_iter().map(Tally::from).collect() }))
 }
 
-fn read(given: &Parameters, now: Timestamp) -> Result<(TallyStep, Timestamp, Timestamp), ApiError> {
-    let step = given.word("step", &TallyStep::ALL, TallyStep::as_str)?.unwrap_or(TallyStep::Hour);
-    let back = SignedDuration::from_hours(match step {
-        TallyStep::Minute => 1,
-        TallyStep::Hour => 24,
-    });
-    let from = given.time("from", now)?.or_else(|| now.checked_sub(back).ok());
-    let from = from.unwrap_or(Timestamp::UNIX_EPOCH);
-    let to = given.time("to", now)?.unwrap_or(Timestamp::MAX);
-    if from >= to {
-        return Err(bad_query("`from` must be before `to`"));
+impl TalliesQuery {
+    /// Returns the length of the intervals, the beginning of the first one, and the time before which they began.
+    fn range(self, now: Timestamp) -> Result<(TallyStep, Timestamp, Timestamp), ApiError> {
+        let step = self.step.unwrap_or(TallyStep::Hour);
+        let back = TimeOrAgo::Ago(SignedDuration::from_hours(match step {
+            TallyStep::Minute => 1,
+            TallyStep::Hour => 24,
+        }));
+        let from = self.from.unwrap_or(back).at(now);
+        let to = self.to.map_or(Timestamp::MAX, |to| to.at(now));
+        if from >= to {
+            return Err(bad_query("`from` must be before `to`"));
+        }
+        let from_ms = from.as_millisecond();
+        let began = Timestamp::from_millisecond(from_ms - from_ms.rem_euclid(step.ms()));
+        Ok((step, began.unwrap_or(Timestamp::MIN), to))
     }
-    let from_ms = from.as_millisecond();
-    let began = Timestamp::from_millisecond(from_ms - from_ms.rem_euclid(step.ms()));
-    Ok((step, began.unwrap_or(Timestamp::MIN), to))
 }
 
 #[cfg(test)]
@@ -83,7 +84,7 @@ mod tests {
         let now: Timestamp = "2026-11-02T12:34:56Z".parse().unwrap();
         let parse = |query: &str| {
             let uri = format!("/api/tallies?{query}").parse().unwrap();
-            read(&Parameters::of(&uri, &["step", "from", "to"])?, now)
+            Query::<TalliesQuery>::of(&uri)?.0.range(now)
         };
         let end = Timestamp::MAX;
         for (query, step, from, to) in [

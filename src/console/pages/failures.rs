@@ -56,7 +56,7 @@ pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri
 
 async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<FailuresPage, ApiError> {
     let given = Parameters::of_form(uri, &filter::PAGE_NAMES)?;
-    let filter = filter::filter(&given, state).await?;
+    let filter = filter::of_page(&given, state).await?;
     let found = state.log.failures(&filter).await.map_err(store_fault)?;
     let has_destinations = state.planners.len() > 1;
     let groups: Vec<Group> =

@@ -58,7 +58,7 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
     let given = Parameters::of_form(uri, &names)?;
     let before = given.get("before").map(|before| before.parse().map(Seq)).transpose();
     let before = before.map_err(|_| bad_query("`before` must be a whole number"))?;
-    let filter = filter::filter(&given, state).await?;
+    let filter = filter::of_page(&given, state).await?;
     let since = state.clock.now().as_millisecond();
     let found = state.log.list(&filter, before, PAGE_LENGTH).await.map_err(store_fault)?;
     let Page { messages, next } = found;

@@ -220,7 +220,7 @@ async fn selection(
     given: &Parameters,
     chosen: ReplayState,
 ) -> Result<Selection, ApiError> {
-    let filter = filter::filter(&given.only(&filter::PAGE_NAMES, "state"), state).await?;
+    let filter = filter::of_page(&given.only(&filter::PAGE_NAMES, "state"), state).await?;
     let mut selection = Selection { state: chosen, filter, message_ids: Vec::new() };
     if let Some(number) = given.get(MESSAGE) {
         let seq = number.parse().map(Seq);

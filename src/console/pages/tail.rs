@@ -73,7 +73,7 @@ pub(super) async fn follow(
     let waiting = given.get("waiting").unwrap_or_default().split('-').take(WAITING_MAX);
     let waiting: VecDeque<Seq> =
         waiting.filter_map(|number| Some(Seq(number.parse().ok()?))).collect();
-    let filter = filter::filter(&given, &state).await?;
+    let filter = filter::of_page(&given, &state).await?;
     let Ok(place) = Arc::clone(&state.tails.places).try_acquire_owned() else {
         return Err(ApiError::new(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -14,14 +14,14 @@ use super::reload::Reloader;
 use super::{openapi, settings};
 use crate::clock::SharedClock;
 use crate::config::{Config, ServerConfig};
-use crate::console::{self, AdminState};
+use crate::console::{self, AdminParts, AdminState};
 use crate::http::server::{self, AddressConnections, ServerLimits};
 use crate::http::{
     self, Front, HeadBudget, HttpLimits, HttpParts, HttpState, Network, PublicUrl, RequestMetrics,
 };
 use crate::large::Turns;
 use crate::loops::Client;
-use crate::queue::{Log, Store};
+use crate::queue::Store;
 
 /// Listens on the address of a setting. Also returns the address itself, which a port of 0 leaves open.
 pub(super) fn listen(
@@ -45,12 +45,11 @@ pub(super) fn fronts(
     clients: HashMap<String, Client>,
 ) -> (HttpState, Front, Option<Front>) {
     let metrics = outlets.metrics.clone();
-    let log: Arc<dyn Log> = store.clone();
     let config = reloader.config();
     let state = HttpState::new(HttpParts {
         feedback: store.clone(),
         inbox: store.clone(),
-        log: Arc::clone(&log),
+        log: store.clone(),
         clock: Arc::clone(clock),
         sources: reloader.sources(),
         loops_webhooks: reloader.loops_webhooks(),
@@ -63,17 +62,10 @@ pub(super) fn fronts(
     });
     let reload = Arc::clone(reloader);
     let (settings, last) = (Arc::clone(reloader), Arc::clone(reloader));
-    let (api, api_description) = console::router(AdminState {
+    let (api, api_description) = console::router(AdminState::new(AdminParts {
         process: process.name.clone(),
         clock: Arc::clone(clock),
-        log,
-        feedback: store.clone(),
-        replays: store.clone(),
-        work: store.clone(),
-        audit: store.clone(),
-        inbox: store.clone(),
-        receipts: store.clone(),
-        new_contacts: store.clone(),
+        store: Arc::clone(store),
         asker: Arc::new(Asking(clients)),
         tokens: console::Tokens {
             admin: config.admin_tokens.clone().into(),
@@ -89,7 +81,7 @@ pub(super) fn fronts(
         settings: Arc::new(move || settings::list(&settings.config())),
         last_reload: Arc::new(move || last.last_reload()),
         reload: Arc::new(move || reload.reload()),
-    });
+    }));
     let (public, mut description) = http::router(state.clone());
     let (metrics, metrics_description) = http::metrics_router(state.clone());
     description.merge(metrics_description);

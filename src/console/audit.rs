@@ -45,7 +45,7 @@ pub(super) async fn record(
     };
     let AuditEntry { role, session, arguments, result, .. } = &entry;
     tracing::info!(role, session, action = action.as_str(), arguments, result, "a person acted");
-    if let Err(fault) = state.audit.audit(&entry).await {
+    if let Err(fault) = state.store.audit(&entry).await {
         tracing::error!(error = %telemetry::chain(&fault), "an action of a person could not be recorded");
     }
 }

@@ -134,7 +134,7 @@ impl FilterQuery {
         listed: Option<ListedState>,
         state: &AdminState,
     ) -> Result<Filter, ApiError> {
-        let filter = self.unchecked(listed, &state.log.digests(), state.clock.now())?;
+        let filter = self.unchecked(listed, &state.store.digests(), state.clock.now())?;
         check_names(&filter, state).await?;
         Ok(filter)
     }
@@ -256,7 +256,7 @@ pub(super) async fn check_names(filter: &Filter, state: &AdminState) -> Result<(
     for Named { parameter, given, configured, counted } in named {
         let Some(given) = given.filter(|given| !configured.contains(*given)) else { continue };
         let (from, to) = (Timestamp::MIN, Timestamp::MAX);
-        let tallies = state.log.tallies(TallyStep::Hour, from, to).await.map_err(store_fault)?;
+        let tallies = state.store.tallies(TallyStep::Hour, from, to).await.map_err(store_fault)?;
         if tallies.iter().all(|tally| counted(tally) != Some(given)) {
             let names = shown(&configured);
             return Err(bad_query(format!("`{parameter}` is unknown: it must be one of {names}")));

@@ -47,7 +47,7 @@ mod words;
 
 pub use asker::{AskError, Asker, ContactKey, Events, Held};
 pub use changed::Changed;
-pub use state::{AdminState, Planners, Reload, Setting};
+pub use state::{AdminParts, AdminState, Planners, Reload, Setting};
 pub use status::Depths;
 pub use tails::Tails;
 pub use tokens::Tokens;

@@ -42,7 +42,7 @@ pub(super) async fn release(
         return Err(ApiError::new(StatusCode::CONFLICT, "not_capped", message));
     }
     let now = state.clock.now();
-    let released = state.new_contacts.release_contacts(destination, number, now).await;
+    let released = state.store.release_contacts(destination, number, now).await;
     let result = match &released {
         Ok(()) => format!("{} today", count(number as usize, "more new contact")),
         Err(fault) => fault.to_string(),
@@ -83,7 +83,7 @@ pub(super) async fn discard(
     let mut failed = None;
     for _ in 0..DISCARDS_MAX {
         let now = state.clock.now();
-        match state.new_contacts.discard_held(destination, since, now).await {
+        match state.store.discard_held(destination, since, now).await {
             Ok(ended) => {
                 messages += ended;
                 is_complete = ended < u64::from(DISCARD_MAX);

@@ -62,7 +62,7 @@ impl Person {
         let mut ids: Vec<KnownId> = Vec::new();
         let seqs: Vec<Seq> = found.0.iter().map(|message| message.seq).take(READ_MAX).collect();
         for seqs in seqs.chunks(READ_AT_ONCE) {
-            for contents in state.log.contents(seqs).await.map_err(store_fault)? {
+            for contents in state.store.contents(seqs).await.map_err(store_fault)? {
                 let Some(message) = read(state, &contents).await else { continue };
                 add(&mut ids, known_ids(state, &message));
             }
@@ -81,7 +81,7 @@ impl Person {
                 (messages, is_complete && are_all_judged)
             }
         };
-        let feedback = state.feedback.by_person(&digests, FEEDBACK_MAX).await;
+        let feedback = state.store.by_person(&digests, FEEDBACK_MAX).await;
         let feedback = feedback.map_err(store_fault)?;
         let has_heard = match messages.first() {
             Some(first) => has_heard(state, &first.destination).await?,
@@ -134,7 +134,7 @@ async fn list(
     persons: &[PersonDigest],
 ) -> Result<(Vec<MessageRecord>, bool), ApiError> {
     let filter = Filter { persons: persons.to_vec(), ..Filter::default() };
-    let page = state.log.list(&filter, None, MESSAGES_MAX).await.map_err(store_fault)?;
+    let page = state.store.list(&filter, None, MESSAGES_MAX).await.map_err(store_fault)?;
     Ok((page.messages, page.next.is_none()))
 }
 
@@ -157,7 +157,7 @@ async fn drop_others(
     let added: Vec<Seq> = added.collect();
     let (mut judged, mut own) = (0, Vec::new());
     for seqs in added[..added.len().min(READ_MAX)].chunks(READ_AT_ONCE) {
-        for contents in state.log.contents(seqs).await.map_err(store_fault)? {
+        for contents in state.store.contents(seqs).await.map_err(store_fault)? {
             let Some(message) = read(state, &contents).await else { continue };
             judged += 1;
             let found = known_ids(state, &message);
@@ -172,7 +172,7 @@ async fn drop_others(
 
 /// Returns whether Loops has ever reported anything to a destination.
 pub(super) async fn has_heard(state: &AdminState, destination: &str) -> Result<bool, ApiError> {
-    Ok(state.feedback.last_heard(destination).await.map_err(store_fault)?.is_some())
+    Ok(state.store.last_heard(destination).await.map_err(store_fault)?.is_some())
 }
 
 /// Returns the verdict on one message. `feedback` is about its person.
@@ -211,7 +211,7 @@ pub(super) async fn feedback_of(
 ) -> Result<Vec<FeedbackRecord>, ApiError> {
     let persons: Vec<PersonDigest> =
         known_ids(state, message).into_iter().map(|id| id.digest).collect();
-    state.feedback.by_person(&persons, FEEDBACK_MAX).await.map_err(store_fault)
+    state.store.by_person(&persons, FEEDBACK_MAX).await.map_err(store_fault)
 }
 
 /// Returns the events that a message may have caused.
@@ -251,7 +251,7 @@ pub(super) async fn read(state: &AdminState, contents: &Contents) -> Option<Mess
 
 /// Reads the contents of a message; `None` if they are gone or cannot be decoded.
 pub(super) async fn message_of(state: &AdminState, seq: Seq) -> Result<Option<Message>, ApiError> {
-    let contents = state.log.contents(&[seq]).await.map_err(store_fault)?;
+    let contents = state.store.contents(&[seq]).await.map_err(store_fault)?;
     match contents.first() {
         Some(contents) => Ok(read(state, contents).await),
         None => Ok(None),
@@ -260,7 +260,7 @@ pub(super) async fn message_of(state: &AdminState, seq: Seq) -> Result<Option<Me
 
 /// Returns the ids of the person in a message.
 pub(super) fn known_ids(state: &AdminState, message: &Message) -> Vec<KnownId> {
-    let digests = state.log.digests();
+    let digests = state.store.digests();
     let of = |(kind, id): (PersonIdKind, std::borrow::Cow<'_, str>)| KnownId {
         digest: digests.person(kind, &id),
         kind,

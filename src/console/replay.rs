@@ -33,7 +33,7 @@ pub(super) async fn run(state: &AdminState, mut ask: ReplayAsk, time: Duration) 
     let until = ask.position.map(|position| position.until).unwrap_or_default();
     let mut part = Part { until, next: ask.position, ..Part::default() };
     loop {
-        match state.replays.replay(&ask).await {
+        match state.store.replay(&ask).await {
             Ok(chunk) => {
                 part.replayed += chunk.replayed;
                 part.without_contents += chunk.without_contents;

@@ -1,6 +1,7 @@
 //! The state of the handlers.
 
 use std::collections::{BTreeSet, HashMap};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use axum::http::StatusCode;
@@ -17,32 +18,19 @@ use crate::destination::Destination;
 use crate::http::error::ApiError;
 use crate::http::{Guesses, Sources};
 use crate::large::Turns;
-use crate::queue::{
-    Audit, Feedback, Inbox, Log, NewContacts, Receipts, Replays, Unavailable, Work,
-};
+use crate::queue::{Store, Unavailable};
 use crate::telemetry;
 
-/// Everything that the handlers use.
+/// The state that the handlers share.
 #[derive(Clone)]
-pub struct AdminState {
-    /// Reads the outcomes of messages.
-    pub log: Arc<dyn Log>,
-    /// Reads what Loops reported.
-    pub feedback: Arc<dyn Feedback>,
-    /// Requeues messages.
-    pub replays: Arc<dyn Replays>,
-    /// Counts waiting messages.
-    pub work: Arc<dyn Work>,
-    /// The latest of these counts.
+pub struct AdminState(Arc<AdminParts>);
+
+/// Everything that the handlers use: the parts of an [`AdminState`].
+pub struct AdminParts {
+    /// Keeps the messages, their outcomes, what Loops reported, and what people did.
+    pub store: Arc<dyn Store>,
+    /// The latest counts of waiting messages.
     pub depths: Depths,
-    /// Records what people do.
-    pub audit: Arc<dyn Audit>,
-    /// Accepts the messages that delete people.
-    pub inbox: Arc<dyn Inbox>,
-    /// Keeps the receipts of erasures.
-    pub receipts: Arc<dyn Receipts>,
-    /// Releases or discards held messages.
-    pub new_contacts: Arc<dyn NewContacts>,
     /// Asks Loops what it holds.
     pub asker: Arc<dyn Asker>,
     /// The name of this process, as in leases.
@@ -86,7 +74,20 @@ pub type Planners = HashMap<String, watch::Receiver<Arc<Destination>>>;
 /// The result of a reload: what was loaded, or why the configuration was rejected.
 pub type Reload = Result<Reloaded, Vec<ReloadProblem>>;
 
+impl Deref for AdminState {
+    type Target = AdminParts;
+
+    fn deref(&self) -> &AdminParts {
+        &self.0
+    }
+}
+
 impl AdminState {
+    /// Creates the state from its parts.
+    pub fn new(parts: AdminParts) -> Self {
+        Self(Arc::new(parts))
+    }
+
     /// Returns the subscriptions of a destination, or of the only destination if no name is given.
     pub(super) fn planner(&self, name: Option<&str>) -> Option<Arc<Destination>> {
         self.destination(name).map(|(_, planner)| planner)

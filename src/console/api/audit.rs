@@ -47,6 +47,6 @@ pub(super) async fn audit(
     Query(AuditQuery { limit: Limit(limit), before }, ..): Query<AuditQuery>,
 ) -> Result<Json<AuditList>, ApiError> {
     let before = before.map(|Before(before)| before);
-    let found = state.audit.audit_list(before, limit).await.map_err(store_fault)?;
+    let found = state.store.audit_list(before, limit).await.map_err(store_fault)?;
     Ok(Json(AuditList::new(found, limit)))
 }

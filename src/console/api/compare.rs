@@ -136,7 +136,7 @@ pub(super) async fn compare(
             begin(messages.len()).with_messages(messages).await?.finish().0
         }
         Messages::Received(ask) => {
-            let comparing = begin(ask.last).with_received(&*state.log, &ask).await?;
+            let comparing = begin(ask.last).with_received(&*state.store, &ask).await?;
             let (compared, _) = comparing.finish();
             let arguments = json!({"destination": name, "subscription": asked.subscription});
             let result = format!("{} messages were shown", compared.messages.len());
@@ -193,7 +193,7 @@ fn messages(asked: &Asked, state: &AdminState, destination: &str) -> Result<Mess
     let persons = match received.person.as_deref().map(str::trim) {
         None => Vec::new(),
         Some("") => return Err(bad_compare("`person` is empty: give it an id, or leave it out")),
-        Some(id) => state.log.digests().any_person(id),
+        Some(id) => state.store.digests().any_person(id),
     };
     let filter = Filter {
         persons,

@@ -94,7 +94,7 @@ pub(super) async fn erase(
     let source = source.ok_or_else(|| {
         cannot(format!("no source delivers to the destination {destination}: configure one"))
     })?;
-    let digests = state.log.digests();
+    let digests = state.store.digests();
     let now = state.clock.now();
     let deletion = queue::deletion(&digests, (kind, &id), destination, &source, now);
     let deletion = deletion.ok_or_else(|| which("no deletion can be made from this id"))?;
@@ -107,7 +107,7 @@ pub(super) async fn erase(
         "person": write_persons(&[PersonDigest(deletion.lane.0)]),
         "destination": destination,
     });
-    let opened = erasures::ask(&*state.inbox, &*state.receipts, deletion).await;
+    let opened = erasures::ask(&*state.store, &*state.store, deletion).await;
     let result = match &opened {
         Ok(id) => format!("receipt {id}"),
         Err(error) => error.to_string(),
@@ -148,11 +148,11 @@ pub(super) async fn list(
         is_open: query.state.map(|state| state == ErasureState::Open),
         before: query.before.map(|Before(before)| before),
     };
-    let found = state.receipts.receipts(&filter, limit).await.map_err(store_fault)?;
+    let found = state.store.receipts(&filter, limit).await.map_err(store_fault)?;
     if found.is_empty() {
         check_destination(&state, filter.destination).await?;
     }
-    let (log, digests) = (state.receipts.write_ahead_log(), state.log.digests());
+    let (log, digests) = (state.store.write_ahead_log(), state.store.digests());
     Ok(Json(Erasures::new(found, limit, log, &digests)))
 }
 
@@ -162,7 +162,7 @@ async fn check_destination(state: &AdminState, name: Option<String>) -> Result<(
         return Ok(());
     }
     let filter = ReceiptFilter { destination: name, ..ReceiptFilter::default() };
-    if state.receipts.receipts(&filter, 1).await.map_err(store_fault)?.is_empty() {
+    if state.store.receipts(&filter, 1).await.map_err(store_fault)?.is_empty() {
         let names = state.destination_names();
         return Err(bad_query(format!("`destination` is unknown: it must be one of {names}")));
     }
@@ -193,13 +193,13 @@ pub(super) async fn of_id(
 }
 
 async fn find(state: &AdminState, id: &str) -> Result<Erasure, ApiError> {
-    let found = state.receipts.receipt(id).await.map_err(store_fault)?;
+    let found = state.store.receipt(id).await.map_err(store_fault)?;
     let found = found.ok_or_else(|| {
         let text =
             "there is no receipt of an erasure with this id; they are removed after 400 days";
         ApiError::new(StatusCode::NOT_FOUND, "unknown_erasure", text)
     })?;
-    Ok(Erasure::new(found, state.receipts.write_ahead_log(), &state.log.digests()))
+    Ok(Erasure::new(found, state.store.write_ahead_log(), &state.store.digests()))
 }
 
 impl Asked {

@@ -43,6 +43,6 @@ pub(super) async fn event_names(
 ) -> Result<Json<EventNames>, ApiError> {
     let asked = FilterQuery { source, ..FilterQuery::default() };
     let Filter { source, .. } = asked.filter(None, &state).await?;
-    let names = state.log.event_names(source.as_deref()).await.map_err(store_fault)?;
+    let names = state.store.event_names(source.as_deref()).await.map_err(store_fault)?;
     Ok(Json(names.into()))
 }

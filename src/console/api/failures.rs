@@ -32,6 +32,6 @@ pub(super) async fn failures(
     Query(query, ..): Query<FilterQuery>,
 ) -> Result<Json<Failures>, ApiError> {
     let filter = query.filter(None, &state).await?;
-    let found = state.log.failures(&filter).await.map_err(store_fault)?;
+    let found = state.store.failures(&filter).await.map_err(store_fault)?;
     Ok(Json(found.into()))
 }

@@ -59,9 +59,9 @@ pub(super) async fn feedback(
     let filter = asked.filter(None, &state).await?;
     let found = match (filter.persons.as_slice(), &filter.destination) {
         ([], None) => return Err(bad_query("give `userId`, `email` or `destination`")),
-        ([], Some(destination)) => state.feedback.by_destination(destination, limit).await,
-        (persons, None) => state.feedback.by_person(persons, limit).await,
-        (persons, Some(_)) => state.feedback.by_person(persons, Limit::MAX.0).await,
+        ([], Some(destination)) => state.store.by_destination(destination, limit).await,
+        (persons, None) => state.store.by_person(persons, limit).await,
+        (persons, Some(_)) => state.store.by_person(persons, Limit::MAX.0).await,
     };
     let mut found = found.map_err(store_fault)?;
     if let Some(destination) = &filter.destination {

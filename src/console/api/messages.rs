@@ -56,8 +56,8 @@ pub(super) async fn of_id(
 }
 
 async fn by_id(state: &AdminState, message_id: &str) -> Result<Vec<MessageRecord>, ApiError> {
-    let hash = state.log.digests().message_id(message_id);
-    state.log.by_message_id(hash, message_id).await.map_err(store_fault)
+    let hash = state.store.digests().message_id(message_id);
+    state.store.by_message_id(hash, message_id).await.map_err(store_fault)
 }
 
 /// The parameters of a list beside the filter.
@@ -111,6 +111,6 @@ pub(super) async fn list(
     let Limit(limit) = list.limit.unwrap_or_default();
     let before = list.before.map(|Before(before)| Seq(before));
     let filter = filter.filter(list.state, &state).await?;
-    let page = state.log.list(&filter, before, limit).await.map_err(store_fault)?;
+    let page = state.store.list(&filter, before, limit).await.map_err(store_fault)?;
     Ok(Json(page.into()))
 }

@@ -64,7 +64,7 @@ pub(super) async fn find(
     if id.trim().is_empty() {
         return Err(which());
     }
-    let digest = state.log.digests().person(kind, &id);
+    let digest = state.store.digests().person(kind, &id);
     let person = Person::find(&state, &[digest]).await?;
     Ok(Json(view::Person {
         verdict: person.verdict(None, str::to_owned).into(),

@@ -109,7 +109,7 @@ pub(super) async fn replay(
     let is_dry_run = asked.dry_run;
     let position = asked.position.map(Into::into);
     let now = state.clock.now();
-    let changed = || Changed::in_force(Arc::clone(&state.log), &state.planners);
+    let changed = || Changed::in_force(state.store.clone(), &state.planners);
     let choice = asked.only_changed.then(|| Arc::new(changed()) as Arc<dyn Choice>);
     let selection = selection(asked, &state)?;
     // Sources and subscriptions that are no longer configured may still be in records.
@@ -162,7 +162,7 @@ fn selection(asked: Asked, state: &AdminState) -> Result<Selection, ApiError> {
         to: asked.to,
         all_failed: asked.all_failed,
     };
-    let selection = criteria.selection(&state.log.digests()).map_err(|problem| match problem {
+    let selection = criteria.selection(&state.store.digests()).map_err(|problem| match problem {
         CriteriaProblem::Nothing => bad_replay(
             "choose messages by `messageIds`, `userId`, `reason`, `destination`, `source`, `type`, `event`, `subscription`, `from` or `to`, or send `\"allFailed\": true`; `state` alone is not enough",
         ),

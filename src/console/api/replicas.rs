@@ -27,6 +27,6 @@ pub(super) async fn replicas(
     State(state): State<AdminState>,
     _: Query<NoParameters>,
 ) -> Result<Json<Replicas>, ApiError> {
-    let found = state.log.replicas(state.clock.now()).await.map_err(store_fault)?;
+    let found = state.store.replicas(state.clock.now()).await.map_err(store_fault)?;
     Ok(Json(Replicas::new(found, &state.process)))
 }

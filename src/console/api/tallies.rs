@@ -52,7 +52,7 @@ pub(super) async fn tallies(
     Query(query, ..): Query<TalliesQuery>,
 ) -> Result<Json<Tallies>, ApiError> {
     let (step, from, to) = query.range(state.clock.now())?;
-    let tallies = state.log.tallies(step, from, to).await.map_err(store_fault)?;
+    let tallies = state.store.tallies(step, from, to).await.map_err(store_fault)?;
     Ok(Json(Tallies { step, tallies: tallies.into_iter().map(Tally::from).collect() }))
 }
 

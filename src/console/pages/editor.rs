@@ -293,7 +293,7 @@ async fn compare(
     if state.planners.len() > 1 {
         comparing = comparing.name_destination(destination);
     }
-    let (mut compared, cases) = comparing.with_received(&*state.log, &ask).await?.finish();
+    let (mut compared, cases) = comparing.with_received(&*state.store, &ask).await?.finish();
     let messages = std::mem::take(&mut compared.messages).into_iter().map(row).collect();
     Ok(Shown { examined: compared.looked.to_string(), messages, cases, compared })
 }

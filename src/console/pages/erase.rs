@@ -161,7 +161,7 @@ fn effect(state: &AdminState, ids: &[&KnownId], destination: String, has_source:
     let Some(id) = ids.first() else {
         return none("no user id and no address is known", destination);
     };
-    let digests = state.log.digests();
+    let digests = state.store.digests();
     let now = state.clock.now();
     let deletion = queue::deletion(&digests, (id.kind, &id.id), &destination, "", now);
     let message = deletion.and_then(|deletion| {
@@ -202,7 +202,7 @@ async fn accept(
     if ids.is_empty() {
         return Ok(None);
     }
-    let (now, digests) = (state.clock.now(), state.log.digests());
+    let (now, digests) = (state.clock.now(), state.store.digests());
     let mut deletions = Vec::new();
     for (destination, source) in places(state, &person) {
         let Some(source) = source else { continue };
@@ -224,7 +224,7 @@ async fn accept(
         "ids": ids.iter().map(|id| write_persons(&[id.digest])).collect::<Vec<_>>(),
     });
     let receipts: Vec<NewReceipt> = deletions.iter().map(NewReceipt::of).collect();
-    let accepted = state.inbox.accept(deletions).await;
+    let accepted = state.store.accept(deletions).await;
     let result = match &accepted {
         Ok(_) => format!("accepted {}", count(number, "deletion")),
         Err(error) => error.to_string(),
@@ -236,7 +236,7 @@ async fn accept(
     })?;
     let mut last = String::new();
     for receipt in &receipts {
-        last = state.receipts.open_receipt(receipt).await.map_err(store_fault)?;
+        last = state.store.open_receipt(receipt).await.map_err(store_fault)?;
     }
     Ok(Some(match number {
         1 => format!("/console/erasures/{last}"),

@@ -79,7 +79,7 @@ async fn read_list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<Erasur
     let before = given.get("before").map(str::parse).transpose();
     let before = before.map_err(|_| bad_query("`before` must be a whole number"))?;
     let filter = ReceiptFilter { destination: None, is_open: is_open_only.then_some(true), before };
-    let found = state.receipts.receipts(&filter, RECEIPTS_MAX).await.map_err(store_fault)?;
+    let found = state.store.receipts(&filter, RECEIPTS_MAX).await.map_err(store_fault)?;
     let is_full = found.len() >= RECEIPTS_MAX as usize;
     let next = found.last().filter(|_| is_full).map(|receipt| receipt.number);
     let rows = found.into_iter().map(|receipt| {
@@ -99,7 +99,7 @@ async fn read(state: &AdminState, frame: Frame, id: &str) -> Result<ErasurePage,
     if !frame.is_admin {
         return Err(only_for_admins());
     }
-    let found = state.receipts.receipt(id).await.map_err(store_fault)?;
+    let found = state.store.receipt(id).await.map_err(store_fault)?;
     let Some(found) = found else {
         let text = "There is no receipt with this id. They are removed after 400 days.";
         return Err(ApiError::new(StatusCode::NOT_FOUND, "unknown_erasure", text));
@@ -129,7 +129,7 @@ fn count_of(number: u64, what: &str) -> String {
 }
 
 fn shown(state: &AdminState, receipt: Receipt) -> Erasure {
-    Erasure::new(receipt, state.receipts.write_ahead_log(), &state.log.digests())
+    Erasure::new(receipt, state.store.write_ahead_log(), &state.store.digests())
 }
 
 /// Says how far an erasure has come.

@@ -57,7 +57,7 @@ pub(super) async fn page(State(state): State<AdminState>, frame: Frame, uri: Uri
 async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<FailuresPage, ApiError> {
     let given = Parameters::of_form(uri, &filter::PAGE_NAMES)?;
     let filter = filter::of_page(&given, state).await?;
-    let found = state.log.failures(&filter).await.map_err(store_fault)?;
+    let found = state.store.failures(&filter).await.map_err(store_fault)?;
     let has_destinations = state.planners.len() > 1;
     let groups: Vec<Group> =
         found.groups.into_iter().map(|group| show(group, has_destinations)).collect();

@@ -150,7 +150,9 @@ async fn show(
     seq: Seq,
     wish: Option<Wish>,
 ) -> Result<Option<MessagePage>, ApiError> {
-    let Some(record) = state.log.message(seq).await.map_err(store_fault)? else { return Ok(None) };
+    let Some(record) = state.store.message(seq).await.map_err(store_fault)? else {
+        return Ok(None);
+    };
     let message = person::message_of(state, seq).await?;
     let feedback = match &message {
         Some(message) => person::feedback_of(state, message).await?,

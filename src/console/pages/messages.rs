@@ -60,7 +60,7 @@ async fn list(state: &AdminState, frame: Frame, uri: &Uri) -> Result<MessagesPag
     let before = before.map_err(|_| bad_query("`before` must be a whole number"))?;
     let filter = filter::of_page(&given, state).await?;
     let since = state.clock.now().as_millisecond();
-    let found = state.log.list(&filter, before, PAGE_LENGTH).await.map_err(store_fault)?;
+    let found = state.store.list(&filter, before, PAGE_LENGTH).await.map_err(store_fault)?;
     let Page { messages, next } = found;
     let rows: Vec<Row> = messages.iter().map(Row::from).collect();
     let conditions: Vec<(&str, &str)> =

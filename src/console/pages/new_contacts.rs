@@ -98,7 +98,7 @@ async fn ask(
     destination: String,
 ) -> Result<Option<DiscardPage>, ApiError> {
     let until = state.clock.now().as_millisecond();
-    let (held, _) = state.new_contacts.count_held(&destination).await.map_err(store_fault)?;
+    let (held, _) = state.store.count_held(&destination).await.map_err(store_fault)?;
     Ok((held > 0).then(|| DiscardPage {
         frame,
         messages: counted(held, "message"),

@@ -186,7 +186,7 @@ async fn replay_page(
 async fn past(state: &AdminState) -> Result<Vec<Past>, ApiError> {
     let (mut past, mut before) = (Vec::new(), None);
     for _ in 0..AUDIT_PAGES_MAX {
-        let entries = state.audit.audit_list(before, AUDIT_PAGE).await.map_err(store_fault)?;
+        let entries = state.store.audit_list(before, AUDIT_PAGE).await.map_err(store_fault)?;
         let Some(last) = entries.last() else { break };
         before = Some(last.id);
         let is_last = entries.len() < AUDIT_PAGE as usize;
@@ -225,7 +225,7 @@ async fn selection(
     if let Some(number) = given.get(MESSAGE) {
         let seq = number.parse().map(Seq);
         let seq = seq.map_err(|_| bad_query("`message` must be the number of a message"))?;
-        let found = state.log.message(seq).await.map_err(store_fault)?;
+        let found = state.store.message(seq).await.map_err(store_fault)?;
         let message = found.ok_or_else(|| {
             let gone = "There is no message with this number any more: it was replayed and has another, or its record was deleted.";
             ApiError::new(StatusCode::NOT_FOUND, "not_found", gone)
@@ -329,7 +329,7 @@ fn must_type(chosen: ReplayState, replayed: u64, delivered: u64) -> bool {
 /// Returns the choice among the matching messages; `None` if all are replayed.
 fn choice(state: &AdminState, given: &Parameters) -> Option<Arc<dyn Choice>> {
     given.get(CHANGED)?;
-    Some(Arc::new(Changed::in_force(Arc::clone(&state.log), &state.planners)))
+    Some(Arc::new(Changed::in_force(state.store.clone(), &state.planners)))
 }
 
 /// Counts for a limited time.
@@ -352,8 +352,8 @@ async fn dry_run(
 /// Reads some of the messages, newest first.
 async fn examples(state: &AdminState, selection: &Selection) -> Result<Vec<Row>, ApiError> {
     if let [id] = &selection.message_ids[..] {
-        let hash = state.log.digests().message_id(id);
-        let found = state.log.by_message_id(hash, id).await.map_err(store_fault)?;
+        let hash = state.store.digests().message_id(id);
+        let found = state.store.by_message_id(hash, id).await.map_err(store_fault)?;
         return Ok(found.iter().map(Row::from).collect());
     }
     let of_state = match selection.state {
@@ -364,7 +364,7 @@ async fn examples(state: &AdminState, selection: &Selection) -> Result<Vec<Row>,
         ReplayState::All => None,
     };
     let filter = Filter { state: of_state, ..selection.filter.clone() };
-    let page = state.log.list(&filter, None, EXAMPLES).await.map_err(store_fault)?;
+    let page = state.store.list(&filter, None, EXAMPLES).await.map_err(store_fault)?;
     let done = page.messages.iter().filter(|record| record.is_done);
     Ok(done.map(Row::from).collect())
 }

@@ -49,7 +49,7 @@ async fn find(state: &AdminState, asked: &str) -> Result<String, ApiError> {
     if asked.is_empty() {
         return Ok("/console/messages".to_owned());
     }
-    let digests = state.log.digests();
+    let digests = state.store.digests();
     let person = |kind, id: &str| Wanted::Persons(vec![digests.person(kind, id.trim())]);
     let wanted = match asked.split_once(':') {
         _ if asked.starts_with('#') => match asked[1..].trim().parse() {
@@ -68,7 +68,7 @@ async fn find(state: &AdminState, asked: &str) -> Result<String, ApiError> {
     }
     if let Wanted::Message(id) | Wanted::Any(id) = wanted {
         let found =
-            state.log.by_message_id(digests.message_id(id), id).await.map_err(store_fault)?;
+            state.store.by_message_id(digests.message_id(id), id).await.map_err(store_fault)?;
         if let Some(message) = found.first() {
             return Ok(format!("/console/messages/{}", message.seq.0));
         }
@@ -80,7 +80,7 @@ async fn find(state: &AdminState, asked: &str) -> Result<String, ApiError> {
     };
     let filter = Filter { persons: persons.clone(), ..Filter::default() };
     let is_known = !persons.is_empty()
-        && !state.log.list(&filter, None, 1).await.map_err(store_fault)?.messages.is_empty();
+        && !state.store.list(&filter, None, 1).await.map_err(store_fault)?.messages.is_empty();
     if is_known {
         return Ok(format!("/console/people/{}", write_persons(&persons)));
     }

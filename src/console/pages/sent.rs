@@ -98,7 +98,7 @@ pub(super) async fn steps(
     ids.truncate(SHOWN_MAX);
     let mut kept: HashMap<RequestId, Kept> = HashMap::new();
     for ids in ids.chunks(READ_AT_ONCE) {
-        for contents in state.log.request_contents(ids).await.map_err(store_fault)? {
+        for contents in state.store.request_contents(ids).await.map_err(store_fault)? {
             let bytes = contents.body.as_ref().map_or(0, |body| body.len());
             let read = || read(&contents, record, preview, sight);
             kept.insert(contents.id, state.turns.decode(bytes, read).await);

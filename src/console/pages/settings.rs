@@ -84,13 +84,13 @@ async fn read(
     is_reloaded: bool,
     problems: Vec<ReloadProblem>,
 ) -> Result<SettingsPage, ApiError> {
-    let found = state.log.replicas(state.clock.now()).await.map_err(store_fault)?;
-    let entries = state.audit.audit_list(None, ENTRIES_MAX).await.map_err(store_fault)?;
+    let found = state.store.replicas(state.clock.now()).await.map_err(store_fault)?;
+    let entries = state.store.audit_list(None, ENTRIES_MAX).await.map_err(store_fault)?;
     let mut names: Vec<&String> = state.planners.keys().collect();
     names.sort_unstable();
     let mut heard = Vec::new();
     for name in names {
-        let last = state.feedback.last_heard(name).await.map_err(store_fault)?;
+        let last = state.store.last_heard(name).await.map_err(store_fault)?;
         heard.push((name.clone(), last.map(Time)));
     }
     Ok(SettingsPage {

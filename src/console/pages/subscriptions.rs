@@ -73,7 +73,7 @@ pub(super) async fn page(State(state): State<AdminState>, frame: Frame) -> Respo
 async fn list(state: &AdminState, frame: Frame) -> Result<SubscriptionsPage, ApiError> {
     let now = state.clock.now();
     let from = now.checked_sub(WEEK).unwrap_or(Timestamp::MIN);
-    let tallies = state.log.tallies(TallyStep::Hour, from, Timestamp::MAX).await;
+    let tallies = state.store.tallies(TallyStep::Hour, from, Timestamp::MAX).await;
     let tallies = tallies.map_err(store_fault)?;
     let mut names: Vec<&String> = state.planners.keys().collect();
     names.sort_unstable();

@@ -163,7 +163,7 @@ impl Tail {
         let from = self.since.checked_sub(SLACK).unwrap_or(Timestamp::MIN);
         let from = self.filter.from.map_or(from, |given| given.max(from));
         let filter = Filter { from: Some(from), ..self.filter.clone() };
-        let page = self.state.log.list(&filter, None, ROWS_MAX).await?;
+        let page = self.state.store.list(&filter, None, ROWS_MAX).await?;
         let mut new = 0;
         for record in page.messages.iter().rev() {
             // Messages received earlier are already on the page, though they may have changed since.
@@ -176,7 +176,7 @@ impl Tail {
         }
         let is_listed = |seq: &Seq| page.messages.iter().any(|record| record.seq == *seq);
         let others: Vec<Seq> = self.waiting.iter().copied().filter(|seq| !is_listed(seq)).collect();
-        let others = self.state.log.messages(&others).await?;
+        let others = self.state.store.messages(&others).await?;
         self.waiting.retain(is_listed);
         for record in others.iter().rev() {
             self.show(record, now);

@@ -13,29 +13,29 @@ use crate::queue::{ConflictKind, IdentityConflict, RequestId, Seq, TallyStep, Un
 /// Reads the present state of the service.
 pub(in crate::console) async fn read(state: &AdminState) -> Result<Status, Unavailable> {
     let now = state.clock.now();
-    let replicas = state.log.replicas(now).await?;
+    let replicas = state.store.replicas(now).await?;
     let configured: BTreeSet<String> = state.planners.keys().cloned().collect();
     let mut names = configured.clone();
-    names.extend(state.work.destinations().await?);
+    names.extend(state.store.destinations().await?);
     let reported = reported(&replicas);
     let mut depths = BTreeMap::new();
     for name in names {
         // The process that delivers counts regularly; without one, count here.
         if reported.get(name.as_str()).is_none_or(|(_, one)| one.waiting.is_none()) {
-            let depth = state.depths.of(&name, async || state.work.depth(&name).await).await?;
+            let depth = state.depths.of(&name, async || state.store.depth(&name).await).await?;
             depths.insert(name, depth);
         }
     }
     let since = |span| now.checked_sub(span).unwrap_or(Timestamp::MIN);
-    let minutes = state.log.tallies(TallyStep::Minute, since(HOUR), Timestamp::MAX).await?;
-    let hours = state.log.tallies(TallyStep::Hour, since(WEEK), Timestamp::MAX).await?;
-    let days = state.new_contacts.new_contacts(now).await?;
-    let accepts = state.log.ready().await.is_ok();
+    let minutes = state.store.tallies(TallyStep::Minute, since(HOUR), Timestamp::MAX).await?;
+    let hours = state.store.tallies(TallyStep::Hour, since(WEEK), Timestamp::MAX).await?;
+    let days = state.store.new_contacts(now).await?;
+    let accepts = state.store.ready().await.is_ok();
     let conflicts = conflicts(state, since(WEEK)).await?;
     let caps = caps(state);
     let mut held = BTreeMap::new();
     for name in caps.keys() {
-        held.insert(name.clone(), state.new_contacts.count_held(name).await?);
+        held.insert(name.clone(), state.store.count_held(name).await?);
     }
     Ok(Status::of(Found {
         accepts,
@@ -58,7 +58,7 @@ pub(super) async fn conflicts(
     state: &AdminState,
     since: Timestamp,
 ) -> Result<Vec<Conflict>, Unavailable> {
-    let mut found = state.log.conflicts(since).await?;
+    let mut found = state.store.conflicts(since).await?;
     found.retain(|one| match one.kind {
         ConflictKind::Addresses => {
             let planner = state.planners.get(&one.destination);
@@ -71,7 +71,7 @@ pub(super) async fn conflicts(
     });
     let requests: Vec<RequestId> = found.iter().map(|one| one.request).collect();
     let messages: HashMap<RequestId, Seq> = state
-        .log
+        .store
         .request_contents(&requests)
         .await?
         .into_iter()
@@ -93,10 +93,10 @@ pub(in crate::console) async fn delivery(
     destination: &str,
 ) -> Result<DestinationNow, Unavailable> {
     let now = state.clock.now();
-    let replicas = state.log.replicas(now).await?;
+    let replicas = state.store.replicas(now).await?;
     let mut depths = BTreeMap::new();
     if reported(&replicas).get(destination).is_none_or(|(_, one)| one.waiting.is_none()) {
-        let depth = state.depths.of(destination, async || state.work.depth(destination).await);
+        let depth = state.depths.of(destination, async || state.store.depth(destination).await);
         depths.insert(destination.to_owned(), depth.await?);
     }
     let from = now.checked_sub(MINUTE * (THROUGHPUT_MINUTES as i32 + 2)).unwrap_or(Timestamp::MIN);
@@ -107,7 +107,7 @@ pub(in crate::console) async fn delivery(
         configured: state.planners.keys().cloned().collect(),
         shadows: shadows(state),
         sources: BTreeSet::new(),
-        minutes: state.log.tallies(TallyStep::Minute, from, Timestamp::MAX).await?,
+        minutes: state.store.tallies(TallyStep::Minute, from, Timestamp::MAX).await?,
         hours: Vec::new(),
         days: Vec::new(),
         caps: caps(state),
@@ -133,5 +133,5 @@ pub(super) fn caps(state: &AdminState) -> BTreeMap<String, u32> {
 
 /// Returns what all processes rejected in the last hour.
 pub(in crate::console) async fn rejected(state: &AdminState) -> Result<Rejected, Unavailable> {
-    Ok(rejected_by(&state.log.replicas(state.clock.now()).await?))
+    Ok(rejected_by(&state.store.replicas(state.clock.now()).await?))
 }

@@ -93,8 +93,8 @@ impl TryFrom<String> for TimeOrAgo {
     }
 }
 
-/// Reads how long ago something was: a whole number of seconds, minutes, hours, days or weeks. Nothing was so long ago
-/// that no two times are as far apart.
+/// Reads how long ago something was: a whole number of seconds, minutes, hours, days or weeks. It must be shorter than
+/// the time between the earliest and the latest time that can be written.
 fn long_ago(text: &str) -> Option<SignedDuration> {
     let seconds = match text.chars().next_back()? {
         's' => 1,

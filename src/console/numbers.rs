@@ -1,8 +1,14 @@
-//! How sentences write numbers, durations and times.
+//! How sentences begin, and how they write numbers, durations and times.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+
+/// Begins a sentence: the first letter becomes a capital.
+pub(super) fn capitalized(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
 
 /// Counts things: `1 message`, `1,204 messages`.
 pub(super) fn counted(count: u64, one: &str) -> String {

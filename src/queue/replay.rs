@@ -309,7 +309,7 @@ impl Criteria {
     /// assert_eq!(selection.filter.reason, Some(FailureReason::Refused));
     /// assert_eq!(selection.filter.from.unwrap().to_string(), "2026-11-01T00:00:00Z");
     ///
-    /// // Nothing is replayed by mistake.
+    /// // Criteria that name nothing are refused: they would replay every failure.
     /// assert_eq!(Criteria::default().selection(&digests), Err(CriteriaProblem::Nothing));
     /// # Ok::<(), CriteriaProblem>(())
     /// ```

@@ -18,6 +18,7 @@ use crate::console::asker::Events;
 use crate::console::audit::Actor;
 use crate::console::compare::case;
 use crate::console::filter::write_persons;
+use crate::console::numbers::capitalized;
 use crate::console::preview::{Preview, PreviewedSubscription};
 use crate::console::state::{AdminState, store_fault};
 use crate::console::verdict::Verdict;
@@ -237,11 +238,6 @@ fn about_event(event: &str, events: &Events) -> String {
             "Loops lists more events than were asked for: “{event}” is not among the first {count}."
         ),
     }
-}
-
-fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// Returns what Loops has reported since, oldest first.

@@ -8,7 +8,7 @@ use super::at_loops::at_loops;
 use super::facts::{Facts, is_not_needed, standing};
 use super::kind::VerdictKind;
 use crate::action::UnmatchedReason;
-use crate::console::numbers::{clock, counted, in_words, number};
+use crate::console::numbers::{capitalized, clock, counted, in_words, number};
 use crate::console::reasons::why;
 use crate::console::status::{DestinationNow, Rejected};
 use crate::queue::{
@@ -260,9 +260,4 @@ fn name(message: &MessageRecord) -> String {
         Some(event) => format!("“{event}”"),
         None => format!("the {}", message.kind.as_str()),
     }
-}
-
-fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -297,7 +297,7 @@ pub(crate) async fn an_address_of_thousands_is_shared_by_all_of_them(store: &dyn
     let counted = |one: &IdentityConflict| (one.kind, one.person, one.count);
     let expected = (ConflictKind::UserIds, address("info@example.com"), USERS_COUNTED_MAX.into());
     assert_eq!(conflicts.iter().map(counted).collect::<Vec<_>>(), [expected]);
-    // Whoever joins them is shared, whether by a request that is on its way or by one that was accepted.
+    // A contact that gets the same address later is shared too, whether its request is in flight or was accepted.
     let (by_claim, by_outcome) = (user("by claim"), user("by outcome"));
     claim(store, by_claim, email, by_claim.into()).await;
     assert!(names(store, by_claim).await.1);
